@@ -1,0 +1,108 @@
+// Makes `npm start` and `npm test` work on a fresh clone with nothing but an old Node and npm.
+//
+// Promises: installs the locked packages when they are missing or stale; runs the given program on Node >= 24, fetching
+// that Node from npm into the user's cache when this one is older; passes signals and the exit code through; ends its
+// child when it is itself abandoned. Plain JavaScript that Node 14 can run: it is the one file that an old Node sees.
+//
+// usage: node cmd/bootstrap.mjs [--env NAME=VALUE]... (FILE | --bin PACKAGE_BINARY) [ARGUMENT]...
+
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const NODE_MAJOR_MIN = 24;
+const NODE_VERSION = "24.21.0";
+const ABANDONED_CHECK_MS = 500;
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+
+function fail(message) {
+  process.stderr.write(`relog: ${message}\n`);
+  process.exit(1);
+}
+
+/** Runs npm with its output on stderr, so that stdout stays the program's own. */
+function npm(args, cwd) {
+  const viaNode = process.env.npm_execpath && process.env.npm_execpath.endsWith(".js");
+  const command = viaNode ? process.execPath : "npm";
+  const all = viaNode ? [process.env.npm_execpath, ...args] : args;
+  // A parent npm exports its own settings; --omit and friends given to it must not change what is installed here.
+  const result = spawnSync(command, all, { cwd, stdio: ["ignore", 2, 2] });
+  if (result.error) fail(`cannot run npm (${result.error.message}). Install npm 7 or later and try again.`);
+  return result.status === 0;
+}
+
+function installPackages() {
+  const lock = readFileSync(join(root, "package-lock.json"));
+  const wanted = createHash("sha256").update(lock).digest("hex");
+  const stamp = join(root, "node_modules", ".relog-lock-sha256");
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
+  process.stderr.write("relog: installing packages (once; about 700 MB unpacked, ClickHouse included) ...\n");
+  const flags = ["--no-audit", "--no-fund", "--loglevel=error", "--include=dev", "--include=optional"];
+  if (!npm(["ci", ...flags], root)) fail("npm ci failed (its message is above). Fix that and run the command again.");
+  writeFileSync(stamp, wanted);
+}
+
+/** Returns the path of a Node that is new enough: this one, or one from npm kept in the user's cache. */
+function suitableNode() {
+  if (Number(process.versions.node.split(".")[0]) >= NODE_MAJOR_MIN) return process.execPath;
+  const cache = process.env.RELOG_CACHE_DIR || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "relog");
+  const packageName = `node-${process.platform}-${process.arch}`;
+  const folder = join(cache, `node-${NODE_VERSION}-${process.platform}-${process.arch}`);
+  const binary = join(folder, "node_modules", packageName, "bin", "node");
+  if (existsSync(binary)) return binary;
+  process.stderr.write(`relog: this is Node ${process.versions.node}; fetching Node ${NODE_VERSION} from npm (once) ...\n`);
+  const partial = `${folder}.partial-${process.pid}`;
+  mkdirSync(partial, { recursive: true });
+  writeFileSync(join(partial, "package.json"), '{"private":true}\n');
+  const flags = ["--no-audit", "--no-fund", "--no-save", "--loglevel=error"];
+  if (!npm(["install", ...flags, `${packageName}@${NODE_VERSION}`], partial)) {
+    rmSync(partial, { recursive: true, force: true });
+    fail(`could not fetch ${packageName}@${NODE_VERSION}. Install Node ${NODE_MAJOR_MIN} or later yourself and try again.`);
+  }
+  try {
+    renameSync(partial, folder);
+  } catch (error) {
+    // Another start may have been faster; its copy is as good.
+    rmSync(partial, { recursive: true, force: true });
+    if (!existsSync(binary)) throw error;
+  }
+  return binary;
+}
+
+function run() {
+  const args = process.argv.slice(2);
+  const env = Object.assign({}, process.env);
+  while (args[0] === "--env") {
+    const [name, value] = args[1].split("=");
+    env[name] = value;
+    args.splice(0, 2);
+  }
+  installPackages();
+  const node = suitableNode();
+  env.PATH = dirname(node) + delimiter + env.PATH;
+  let child;
+  if (args[0] === "--bin") {
+    env.PATH = join(root, "node_modules", ".bin") + delimiter + env.PATH;
+    child = spawn(args[1], args.slice(2), { cwd: root, env, stdio: "inherit" });
+  } else {
+    child = spawn(node, args, { cwd: root, env, stdio: "inherit" });
+  }
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+  // npm dies without a word on SIGKILL; then this process gets a new parent, and the child is told to stop.
+  const parent = process.ppid;
+  setInterval(() => {
+    if (process.ppid !== parent) child.kill("SIGTERM");
+  }, ABANDONED_CHECK_MS).unref();
+  child.on("error", (error) => fail(`cannot start ${args.join(" ")}: ${error.message}`));
+  child.on("exit", (code, signal) => {
+    if (signal) {
+      process.removeAllListeners(signal);
+      process.kill(process.pid, signal);
+    } else process.exit(code);
+  });
+}
+
+run();

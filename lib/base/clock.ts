@@ -1,0 +1,13 @@
+// Time as a port, so that leases and deadlines can be tested with a fake.
+
+export interface Clock {
+  /** Milliseconds since the epoch. */
+  now(): number;
+  /** Milliseconds of a clock that never jumps; only differences mean something. It goes on while the process is stopped. */
+  monotonicMs(): number;
+}
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonicMs: () => performance.now(),
+};

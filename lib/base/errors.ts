@@ -1,0 +1,95 @@
+// The one catalogue of errors that leave the house.
+//
+// Promises: every error an operator or a client can see has a code from ERRORS; code decides on codes, never on texts;
+// docs/ERRORS.md is generated from this table and a test keeps the two equal.
+
+/** What a client should do: `fix` the request, `retry` the same request later, or `operator`: someone has to look at the installation. */
+export type Remedy = "fix" | "retry" | "operator";
+
+export interface ErrorEntry {
+  /** HTTP status. */
+  readonly status: number;
+  readonly remedy: Remedy;
+  /** One sentence: what to do about it. */
+  readonly help: string;
+}
+
+export const ERRORS = {
+  // Credentials
+  unauthenticated: { status: 401, remedy: "fix", help: "Send `Authorization: Bearer <key>` or `X-API-Key: <key>` with a key of this installation." },
+  forbidden: { status: 403, remedy: "fix", help: "Use a key with the scope that the message names." },
+  // Requests
+  not_found: { status: 404, remedy: "fix", help: "Check the path and the id; README.md lists the endpoints." },
+  method_not_allowed: { status: 405, remedy: "fix", help: "Use the method that the message names." },
+  unsupported_media_type: { status: 415, remedy: "fix", help: "Send a Content-Type or Content-Encoding that the message lists." },
+  not_acceptable: { status: 406, remedy: "fix", help: "Send an Accept header with one of the formats that the message lists." },
+  bad_request: { status: 400, remedy: "fix", help: "Correct what the message names and send the request again." },
+  bad_encoding: { status: 400, remedy: "fix", help: "The body is not what Content-Encoding says; compress it again or drop the header." },
+  empty_body: { status: 400, remedy: "fix", help: "Send at least one record." },
+  all_rejected: { status: 400, remedy: "fix", help: "No record of the request could be stored; `errors` lists the first ones with their reason." },
+  idempotency_key_invalid: { status: 400, remedy: "fix", help: "Use 1 to 200 printable ASCII characters without spaces." },
+  idempotency_key_reused: { status: 422, remedy: "fix", help: "This key was used with another body; use a new key for a new body." },
+  // Bounds
+  body_too_large: { status: 413, remedy: "fix", help: "Send smaller requests, or raise the setting that the message names." },
+  compression_ratio: { status: 413, remedy: "fix", help: "Send the body less compressed, or raise the setting that the message names." },
+  too_many_requests: { status: 429, remedy: "retry", help: "Wait as long as Retry-After says; send fewer, larger batches or add gateways." },
+  too_many_bytes: { status: 429, remedy: "retry", help: "Wait as long as Retry-After says; send less at once or add gateways." },
+  // The streams
+  stream_full: { status: 503, remedy: "retry", help: "Retry after Retry-After; operators: projectors are behind or RELOG_STREAM_BYTES_MAX is too small." },
+  stream_unavailable: { status: 503, remedy: "retry", help: "Retry after Retry-After; operators: JetStream has no leader or cannot be reached." },
+  outcome_unknown: { status: 503, remedy: "retry", help: "The batch may be stored. Retry with the same Idempotency-Key and it is stored once." },
+  draining: { status: 503, remedy: "retry", help: "This process is leaving; retry and another one answers." },
+  // Queries
+  query_refused: { status: 400, remedy: "fix", help: "Use only what docs/SQL.md lists." },
+  query_invalid: { status: 400, remedy: "fix", help: "Correct the statement; the message points to the place." },
+  query_too_expensive: { status: 400, remedy: "fix", help: "Narrow the time range or aggregate more; the message names the limit and its setting." },
+  too_many_queries: { status: 429, remedy: "retry", help: "Wait for other queries to end, as long as Retry-After says." },
+  store_unavailable: { status: 503, remedy: "retry", help: "ClickHouse cannot be reached. Ingestion goes on; retry after Retry-After." },
+  // Us
+  internal: { status: 500, remedy: "operator", help: "This is a defect; the process's log has the details under the request id." },
+} as const satisfies Record<string, ErrorEntry>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+export interface RelogErrorOptions {
+  cause?: unknown;
+  /** Seconds until a retry is worth it; becomes `Retry-After`. */
+  retryAfterS?: number;
+  /** Machine-readable facts that go into the answer beside code and message. */
+  details?: Record<string, unknown>;
+}
+
+/** An operating error with a code of the catalogue. Programmer errors are plain `Error`s and end as `internal`. */
+export class RelogError extends Error {
+  override readonly name = "RelogError";
+  readonly code: ErrorCode;
+  readonly retryAfterS: number | undefined;
+  readonly details: Record<string, unknown> | undefined;
+
+  constructor(code: ErrorCode, message: string, options: RelogErrorOptions = {}) {
+    super(message, { cause: options.cause });
+    this.code = code;
+    this.retryAfterS = options.retryAfterS;
+    this.details = options.details;
+  }
+
+  get entry(): ErrorEntry {
+    return ERRORS[this.code];
+  }
+}
+
+/** The contract's error body: `{"error":{"code","message","help", ...details}}`. */
+export function errorBody(error: RelogError): { error: Record<string, unknown> } {
+  return { error: { code: error.code, message: error.message, help: error.entry.help, ...error.details } };
+}
+
+/** Wraps anything thrown as a RelogError; what is not one already becomes `internal` without leaking its text. */
+export function toRelogError(thrown: unknown): RelogError {
+  if (thrown instanceof RelogError) return thrown;
+  return new RelogError("internal", "internal error", { cause: thrown });
+}
+
+/** The text of anything thrown, for logs. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}

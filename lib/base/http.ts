@@ -1,0 +1,60 @@
+// Serving a Hono app, and the answer for anything thrown in it.
+
+import { serve } from "@hono/node-server";
+import type { Context, Hono } from "hono";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { errorBody, RelogError, toRelogError } from "./errors.ts";
+import { duration, text } from "./config.ts";
+import type { Logger } from "./telemetry.ts";
+
+export const httpSettings = {
+  listenHost: text("RELOG_LISTEN_HOST", "127.0.0.1", "the address HTTP servers bind to; containers use 0.0.0.0"),
+  drainMs: duration("RELOG_DRAIN_TIME", "0s", "how long a process that got SIGTERM stays up as not ready, so that load balancers notice"),
+};
+
+/** Answers anything thrown with the contract's error body; what is not in the catalogue is logged whole and answered as `internal`. */
+export function answerError(log: Logger, thrown: unknown, c: Context): Response {
+  const error = toRelogError(thrown);
+  if (error.code === "internal") log.error({ err: error.cause, method: c.req.method, path: c.req.path }, "request failed");
+  if (error.retryAfterS !== undefined) c.header("Retry-After", String(Math.max(1, Math.ceil(error.retryAfterS))));
+  return c.json(errorBody(error), error.entry.status as ContentfulStatusCode);
+}
+
+/** Adds the two handlers that make every answer of an app follow the contract. */
+export function withContractErrors<A extends Hono>(app: A, log: Logger): A {
+  app.onError((thrown, c) => answerError(log, thrown, c));
+  app.notFound((c) => answerError(log, new RelogError("not_found", `there is no ${c.req.method} ${c.req.path}`), c));
+  return app;
+}
+
+export interface HttpServer extends AsyncDisposable {
+  readonly port: number;
+}
+
+/**
+ * Serves `app` on host:port (0 takes a free port).
+ * Disposing stops taking connections, lets running requests finish for `graceMs` milliseconds, then closes what is left.
+ * @throws Error that names the address and the setting when the port is taken
+ */
+export async function serveHttp(app: Hono, host: string, port: number, portSetting: string, graceMs = 10_000): Promise<HttpServer> {
+  return await new Promise((resolve, reject) => {
+    const server = serve({ fetch: app.fetch, hostname: host, port, overrideGlobalObjects: false }, (info) => {
+      server.off("error", onError);
+      resolve({
+        port: info.port,
+        async [Symbol.asyncDispose]() {
+          const closed = new Promise<void>((done) => server.close(() => done()));
+          if ("closeIdleConnections" in server) server.closeIdleConnections();
+          const timer = setTimeout(() => "closeAllConnections" in server && server.closeAllConnections(), graceMs);
+          await closed;
+          clearTimeout(timer);
+        },
+      });
+    });
+    function onError(error: NodeJS.ErrnoException): void {
+      const taken = error.code === "EADDRINUSE" ? `port ${port} on ${host} is taken; move it with ${portSetting}` : error.message;
+      reject(new Error(taken, { cause: error }));
+    }
+    server.on("error", onError);
+  });
+}
