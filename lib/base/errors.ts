@@ -45,6 +45,7 @@ export const ERRORS = {
   query_too_expensive: { status: 400, remedy: "fix", help: "Narrow the time range or aggregate more; the message names the limit and its setting." },
   too_many_queries: { status: 429, remedy: "retry", help: "Wait for other queries to end, as long as Retry-After says." },
   store_unavailable: { status: 503, remedy: "retry", help: "ClickHouse cannot be reached. Ingestion goes on; retry after Retry-After." },
+  store_misconfigured: { status: 500, remedy: "operator", help: "The users or profiles of ClickHouse differ from ops/clickhouse; docs/SQL.md lists what the reader needs." },
   // Us
   internal: { status: 500, remedy: "operator", help: "This is a defect; the process's log has the details under the request id." },
 } as const satisfies Record<string, ErrorEntry>;

@@ -1,15 +1,31 @@
 // The life of a process: start in order, serve, drain on SIGTERM or SIGINT, stop in reverse, also after a failed start.
 
+import { readFileSync } from "node:fs";
+import { readSettings } from "./config.ts";
+import type { Environment, Settings, Values } from "./config.ts";
+import { messageOf } from "./errors.ts";
+import { sleep } from "./loop.ts";
 import type { Health } from "./health.ts";
 import type { Logger } from "./telemetry.ts";
 
-export interface Running {
-  /** Resolves when the process should leave. */
-  readonly stopping: Promise<string>;
+/** Reads the settings of a process; on faults, logs them all and ends the process with code 1. */
+export function settingsOrExit<S extends Settings>(
+  log: Logger,
+  settings: S,
+  environment: Environment,
+  ...relations: ((values: Values<S>) => string | undefined)[]
+): Values<S> {
+  try {
+    return readSettings(settings, environment, (path) => readFileSync(path, "utf8"), ...relations);
+  } catch (error) {
+    log.fatal(messageOf(error));
+    process.exit(1);
+  }
 }
 
 /**
- * Runs `start` with a stack for what it opens, waits for a stop signal, then disposes the stack in reverse order.
+ * Runs `start` with a stack for what it opens, waits for SIGTERM or SIGINT, then disposes the stack in reverse order.
+ * A stop during the start aborts the signal.
  * @param drainMs how long the process stays up as "not ready" before it stops taking connections, in milliseconds
  * Exits 0 after a clean stop, 1 after a failed start or a failed stop.
  */
@@ -30,11 +46,14 @@ export async function runProcess(
   let code = 0;
   const stack = new AsyncDisposableStack();
   try {
-    await start(stack, abort.signal);
+    const started = start(stack, abort.signal);
+    // The signal ends a start that still waits for something; a process that is up drains first.
+    stopped.promise.then(() => (health.ready ? undefined : abort.abort()));
+    await Promise.race([started, stopped.promise]);
     const why = await stopped.promise;
     log.info({ why }, "draining");
     health.notReady("lifecycle", `draining after ${why}`);
-    await new Promise((resolve) => setTimeout(resolve, drainMs));
+    await sleep(drainMs);
   } catch (error) {
     log.fatal({ err: error }, `cannot start: ${(error as Error).message}`);
     code = 1;

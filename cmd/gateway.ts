@@ -1,0 +1,66 @@
+// The gateway: takes logs over HTTP and NATS, appends them to the streams, answers.
+
+import { Hono } from "hono";
+import { systemClock } from "../lib/base/clock.ts";
+import { integer } from "../lib/base/config.ts";
+import { devKeySettings, singleKey } from "../lib/base/dev-key.ts";
+import { Health, healthRoutes } from "../lib/base/health.ts";
+import { httpSettings, serveHttp } from "../lib/base/http.ts";
+import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
+import { followParent } from "../lib/base/parent-pipe.ts";
+import { SCOPES } from "../lib/base/principal.ts";
+import { createTelemetry } from "../lib/base/telemetry.ts";
+import { isTenant } from "../lib/event/envelope.ts";
+import { acceptor, acceptSettings } from "../lib/ingest/accept.ts";
+import { admission, admitSettings } from "../lib/ingest/admit.ts";
+import { bodySettings } from "../lib/ingest/body.ts";
+import { ingestApi } from "../lib/ingest/gateway.ts";
+import { nativeIngest } from "../lib/ingest/native/serve.ts";
+import { appender, appendSettings } from "../lib/streams/append.ts";
+import { connectNats, natsSettings } from "../lib/streams/connection.ts";
+import { envelopeAt } from "../lib/streams/envelope-at.ts";
+import { serveQueue } from "../lib/streams/serve.ts";
+import { reconcileUntilDone, topology, topologySettings } from "../lib/streams/topology.ts";
+
+const telemetry = createTelemetry("gateway");
+const health = new Health();
+
+const settings = settingsOrExit(
+  telemetry.log,
+  {
+    port: integer("RELOG_GATEWAY_PORT", "8080", [0, 65535], "port", "HTTP ingestion"),
+    ...httpSettings,
+    ...devKeySettings,
+    ...natsSettings,
+    ...topologySettings,
+    ...appendSettings,
+    ...acceptSettings,
+    ...bodySettings,
+    ...admitSettings,
+  },
+  process.env,
+  ({ appendTimeoutMs, dedupeWindowMs }) =>
+    appendTimeoutMs * 4 > dedupeWindowMs ? "RELOG_APPEND_TIMEOUT must be at most a quarter of RELOG_DEDUPE_WINDOW, or a retry could be stored twice" : undefined,
+  ({ bodyBytesMax, bytesInFlightMax }) => (bodyBytesMax > bytesInFlightMax ? "RELOG_BYTES_IN_FLIGHT_MAX must be at least RELOG_BODY_BYTES_MAX" : undefined),
+  ({ tenant }) => (isTenant(tenant) ? undefined : "RELOG_TENANT must be lower-case letters, digits, - or _, at most 63"),
+);
+
+await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) => {
+  if (process.env.RELOG_PARENT_PIPE === "1") followParent(() => process.kill(process.pid, "SIGTERM"));
+  health.notReady("start", "starting");
+  const app = new Hono();
+  app.route("/", healthRoutes(health, telemetry.registry));
+  stack.use(await serveHttp(app, settings.listenHost, settings.port, "RELOG_GATEWAY_PORT"));
+
+  const nc = await connectNats(settings, "gateway", telemetry.log, health);
+  stack.defer(() => nc.close());
+  await reconcileUntilDone(nc, topology(settings), telemetry.log, health, signal);
+
+  const admitted = admission(settings, telemetry);
+  const accept = acceptor(settings, settings.shards, appender(nc, settings), (stream, seq) => envelopeAt(nc, stream, seq), systemClock, telemetry);
+  app.route("/", ingestApi(singleKey(settings.key, settings.tenant), accept, admitted, settings, telemetry));
+  const tenantOf = (tenant: string) => (tenant === settings.tenant ? { tenant, keyId: "subject", scopes: SCOPES } : undefined);
+  const handle = nativeIngest(tenantOf, accept, admitted, settings, telemetry);
+  stack.use(serveQueue(nc, "ingest.*", "gateways", telemetry.log, handle));
+  health.notReady("start", undefined);
+});

@@ -1,0 +1,74 @@
+// The query service: SQL over the logs.
+
+import { Hono } from "hono";
+import { integer } from "../lib/base/config.ts";
+import { devKeySettings, singleKey } from "../lib/base/dev-key.ts";
+import { messageOf, toRelogError } from "../lib/base/errors.ts";
+import { Health, healthRoutes } from "../lib/base/health.ts";
+import { httpSettings, serveHttp, withContractErrors } from "../lib/base/http.ts";
+import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
+import { sleep } from "../lib/base/loop.ts";
+import { createTelemetry } from "../lib/base/telemetry.ts";
+import { queryApi } from "../lib/query/api.ts";
+import { querySettings, sqlFitsEngine } from "../lib/query/limits.ts";
+import { createGate } from "../lib/query/sql/gate.ts";
+import { clickhouseReaderSettings, clickhouseSettings, openClickHouse } from "../lib/store/client.ts";
+import { createSqlParser } from "../lib/store/parse.ts";
+import { createSelect } from "../lib/store/select.ts";
+
+const settings = {
+  ...httpSettings,
+  ...devKeySettings,
+  ...clickhouseSettings,
+  ...clickhouseReaderSettings,
+  ...querySettings,
+  port: integer("RELOG_QUERY_PORT", "8081", [0, 65_535], "port", "HTTP of the query service"),
+};
+const READY_CHECK_MS = 2_000;
+
+const telemetry = createTelemetry("query");
+const { log } = telemetry;
+const health = new Health();
+
+const values = settingsOrExit(log, settings, process.env, sqlFitsEngine, (v) =>
+  v.timeMaxMs >= v.requestTimeMaxMs ? "RELOG_QUERY_TIME_MAX must be shorter than CLICKHOUSE_REQUEST_TIME_MAX" : undefined,
+);
+
+// followParent(...) of lib/base/parent-pipe.ts goes here.
+await runProcess(log, health, values.drainMs, async (stack, signal) => {
+  const { url, user, password, readerUser, readerPassword, connectionsMax, requestTimeMaxMs } = values;
+  const writer = stack.use(openClickHouse({ url, user, password, connectionsMax, requestTimeMaxMs }));
+  const reader = stack.use(openClickHouse({ url, user: readerUser, password: readerPassword, connectionsMax, requestTimeMaxMs }));
+
+  // The lead puts the live generation's name here (from the KV bucket `projections`).
+  const liveDatabase = (): string => "relog_g1";
+
+  const gate = createGate(createSqlParser(reader), values.sqlBytesMax);
+  const select = createSelect(reader, writer, (queryId, error) =>
+    log.warn({ queryId, err: error }, "a cancelled query could not be killed"),
+  );
+  const authenticate = singleKey(values.key, values.tenant);
+
+  const app = withContractErrors(new Hono(), log);
+  app.route("/", healthRoutes(health, telemetry.registry));
+  app.route("/", queryApi({ authenticate, gate, select, liveDatabase }, values, values.sqlBytesMax, telemetry));
+  // More of the query service (receipts, search, viewer, accounts) is mounted here: app.route("/", receiptsApi(...)).
+
+  health.notReady("clickhouse", "not asked yet");
+  const checks = watchClickHouse(async () => void (await reader.read({ statement: "SELECT 1" })), signal);
+  stack.defer(() => checks);
+  const server = stack.use(await serveHttp(app, values.listenHost, values.port, "RELOG_QUERY_PORT"));
+  log.info({ port: server.port }, "query service is listening");
+});
+
+/** Keeps /readyz honest until the process leaves. */
+async function watchClickHouse(ask: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    const reason = await ask().then(
+      () => undefined,
+      (error: unknown) => `${toRelogError(error).code}: ${messageOf(error)}`,
+    );
+    health.notReady("clickhouse", reason);
+    await sleep(READY_CHECK_MS, signal);
+  }
+}

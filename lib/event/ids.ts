@@ -1,0 +1,44 @@
+// Ids, and which shard they fall on.
+
+import { crc32 } from "node:zlib";
+import { monotonicFactory } from "ulid";
+
+const ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const nextUlid = monotonicFactory();
+
+/** A batch's id: a ULID, increasing within this process. @param nowMs milliseconds since the epoch */
+export function newBatchId(nowMs: number): string {
+  return nextUlid(nowMs);
+}
+
+/** A batch id that falls on the given shard: only its last characters are changed. */
+export function newBatchIdOn(shard: number, shards: number, nowMs: number): string {
+  const id = nextUlid(nowMs);
+  if (shardOf(id, shards) === shard) return id;
+  const head = id.slice(0, -2);
+  for (const a of ALPHABET) {
+    for (const b of ALPHABET) {
+      const candidate = head + a + b;
+      if (shardOf(candidate, shards) === shard) return candidate;
+    }
+  }
+  throw new Error(`no id falls on shard ${shard} of ${shards}`);
+}
+
+/** The shard of a batch id (or of an idempotency key): CRC-32 of its text modulo the number of shards. */
+export function shardOf(id: string, shards: number): number {
+  return crc32(id) % shards;
+}
+
+/** Milliseconds since the epoch at which a ULID was made. Source: the ULID specification, 48 bits in Crockford's base 32. */
+export function timeOfBatchId(id: string): number {
+  let time = 0;
+  for (const char of id.slice(0, 10)) time = time * 32 + ALPHABET.indexOf(char);
+  return time;
+}
+
+const ULID = /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/;
+
+export function isBatchId(text: string): boolean {
+  return ULID.test(text);
+}

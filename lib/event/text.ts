@@ -1,0 +1,20 @@
+// Text on the hot path: "byte strings".
+//
+// A byte string is a JavaScript string whose char codes are the bytes of a UTF-8 text (each 0-255). Decoders slice a whole
+// body that was read as latin1, and encoders write it back as latin1: no record is ever decoded from or encoded to UTF-16.
+// Its `length` is its length in bytes.
+
+declare const byteString: unique symbol;
+export type ByteString = string & { readonly [byteString]?: true };
+
+const NON_ASCII = /[^\x00-\x7f]/; // biome-ignore lint/suspicious/noControlCharactersInRegex: the ASCII range starts at NUL
+
+/** A JavaScript text as a byte string. Lone surrogates become U+FFFD. */
+export function toBytes(text: string): ByteString {
+  return NON_ASCII.test(text) ? Buffer.from(text, "utf8").toString("latin1") : text;
+}
+
+/** A byte string as a JavaScript text. */
+export function fromBytes(bytes: ByteString): string {
+  return NON_ASCII.test(bytes) ? Buffer.from(bytes, "latin1").toString("utf8") : bytes;
+}

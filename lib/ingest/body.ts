@@ -1,0 +1,101 @@
+// Reading a request's body within bounds.
+//
+// Promises: never holds more than the bounds allow, compressed or not; a body over a bound is refused with the bound's
+// name, value and setting; what is not what its Content-Encoding says is a 400.
+
+import { promisify } from "node:util";
+import { gunzip, inflate, zstdDecompress } from "node:zlib";
+import { bytes, integer } from "../base/config.ts";
+import type { Values } from "../base/config.ts";
+import { RelogError } from "../base/errors.ts";
+import type { Bound } from "../base/loop.ts";
+
+export const bodySettings = {
+  bodyBytesMax: bytes("RELOG_BODY_BYTES_MAX", "32MiB", "one request body as sent"),
+  decodedBytesMax: bytes("RELOG_BODY_DECODED_BYTES_MAX", "64MiB", "one request body after decompression; OTLP receivers commonly allow as much"),
+  ratioMax: integer("RELOG_BODY_RATIO_MAX", "200", [1, 100_000], "times", "how much larger a body may become; logs reach 5 to 50, bombs 1000"),
+};
+
+const ENCODINGS = { gzip: promisify(gunzip), "x-gzip": promisify(gunzip), deflate: promisify(inflate), zstd: promisify(zstdDecompress) };
+type Encoding = keyof typeof ENCODINGS;
+/** A tiny body may become this large whatever its ratio. */
+const RATIO_FREE_BYTES = 1024 * 1024;
+
+function tooLarge(what: string, limit: number, setting: string): RelogError {
+  return new RelogError("body_too_large", `the body is larger than ${what}: ${limit} bytes (${setting})`);
+}
+
+/** A body's bytes, with the share of the bytes in flight that they hold. Give it back with `release`. */
+export interface Body {
+  readonly bytes: Buffer;
+  release(): void;
+}
+
+/**
+ * Reads and decompresses a body.
+ * @param contentLength the announced length, if any
+ * @param inFlight the process's bound on bytes of bodies; over it is `too_many_bytes`
+ * @throws RelogError body_too_large, compression_ratio, bad_encoding, unsupported_media_type, too_many_bytes
+ */
+export async function readBody(
+  chunks: AsyncIterable<Uint8Array>,
+  contentLength: number | undefined,
+  contentEncoding: string | undefined,
+  settings: Values<typeof bodySettings>,
+  inFlight: Bound,
+): Promise<Body> {
+  const encoding = encodingOf(contentEncoding);
+  if (contentLength !== undefined && contentLength > settings.bodyBytesMax) throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
+  let taken = 0;
+  const release = (): void => {
+    inFlight.give(taken);
+    taken = 0;
+  };
+  const take = (amount: number): void => {
+    if (amount <= 0) return;
+    if (!inFlight.tryTake(amount)) {
+      throw new RelogError("too_many_bytes", `${inFlight.used} bytes of bodies are in flight; RELOG_BYTES_IN_FLIGHT_MAX allows ${inFlight.max}`, { retryAfterS: 1 });
+    }
+    taken += amount;
+  };
+  try {
+    take(contentLength ?? 0);
+    const parts: Uint8Array[] = [];
+    let received = 0;
+    for await (const chunk of chunks) {
+      received += chunk.length;
+      if (received > settings.bodyBytesMax) throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
+      take(received - taken);
+      parts.push(chunk);
+    }
+    const sent = Buffer.concat(parts, received);
+    if (encoding === undefined) return { bytes: sent, release };
+    const decoded = await decode(sent, encoding, settings);
+    take(decoded.length - taken);
+    return { bytes: decoded, release };
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+function encodingOf(header: string | undefined): Encoding | undefined {
+  const name = (header ?? "identity").trim().toLowerCase();
+  if (name === "identity" || name === "") return undefined;
+  if (name in ENCODINGS) return name as Encoding;
+  throw new RelogError("unsupported_media_type", `Content-Encoding "${name.slice(0, 40)}" is not known; use identity, gzip, zstd or deflate`);
+}
+
+async function decode(sent: Buffer, encoding: Encoding, settings: Values<typeof bodySettings>): Promise<Buffer> {
+  const byRatio = Math.max(RATIO_FREE_BYTES, sent.length * settings.ratioMax);
+  const limit = Math.min(settings.decodedBytesMax, byRatio);
+  try {
+    return await ENCODINGS[encoding](sent, { maxOutputLength: limit });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE") {
+      if (limit === settings.decodedBytesMax) throw tooLarge("allowed after decompression", limit, "RELOG_BODY_DECODED_BYTES_MAX");
+      throw new RelogError("compression_ratio", `the body grows more than ${settings.ratioMax} times when decompressed (RELOG_BODY_RATIO_MAX)`);
+    }
+    throw new RelogError("bad_encoding", `the body is not valid ${encoding}`, { cause: error });
+  }
+}

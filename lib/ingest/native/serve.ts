@@ -1,0 +1,80 @@
+// NATS-native ingestion: a producer publishes to `ingest.<tenant>` and gets a JetStream-shaped acknowledgement.
+//
+// Promises: the same decoding, bounds and receipts as over HTTP; a plain JetStream publish and a request both work;
+// `Nats-Msg-Id` (or `Idempotency-Key`) is the producer's idempotency key; a publish that nobody waits for is stored all
+// the same, and what goes wrong with it is counted and logged.
+
+import type { Values } from "../../base/config.ts";
+import { errorBody, RelogError, toRelogError } from "../../base/errors.ts";
+import type { Principal } from "../../base/principal.ts";
+import type { Telemetry } from "../../base/telemetry.ts";
+import type { Accept } from "../accept.ts";
+import type { Admission } from "../admit.ts";
+import { bodySettings, readBody } from "../body.ts";
+import { decodeNdjson } from "../ndjson/decode.ts";
+import { fieldMaps } from "../ndjson/rename.ts";
+
+/** The shape of lib/streams/serve.ts's requests. */
+export interface NativeRequest {
+  readonly subject: string;
+  readonly payload: Uint8Array;
+  header(name: string): string | undefined;
+  readonly answered: boolean;
+}
+
+/** Whose subject this is; undefined when no tenant has that name. */
+export type SubjectTenant = (tenant: string) => Principal | undefined;
+
+const SOURCE = "nats";
+
+/** JetStream's numbers for what our codes mean, so that its clients retry what is worth it. Source: nats-server, server/errors.json. */
+const JETSTREAM_CODES: Readonly<Record<number, number>> = { 400: 10_003, 413: 10_054, 422: 10_003, 429: 10_167, 503: 10_008 };
+
+/** @returns the handler of a request on `ingest.<tenant>`: its answer is a PubAck with the receipt's fields beside */
+export function nativeIngest(
+  tenantOf: SubjectTenant,
+  accept: Accept,
+  admission: Admission,
+  settings: Values<typeof bodySettings>,
+  telemetry: Telemetry,
+): (request: NativeRequest) => Promise<Record<string, unknown>> {
+  const fieldMapOf = fieldMaps();
+  const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
+
+  async function store(request: NativeRequest): Promise<Record<string, unknown>> {
+    const principal = tenantOf(request.subject.slice("ingest.".length));
+    if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's`);
+    const contentType = request.header("content-type") ?? "application/x-ndjson";
+    if (!/json/i.test(contentType)) throw new RelogError("unsupported_media_type", `Content-Type "${contentType.slice(0, 80)}" is not taken here; send application/x-ndjson`);
+    const fields = fieldMapOf((name) => request.header(name) ?? request.header(name.replaceAll("_", "-")));
+    const body = await readBody(once(request.payload), request.payload.length, request.header("content-encoding"), settings, admission.bytes);
+    try {
+      const idempotencyKey = request.header("nats-msg-id") ?? request.header("idempotency-key");
+      const call = { tenant: principal.tenant, source: SOURCE, body: body.bytes, idempotencyKey };
+      const receipt = await admission.admit(() => accept(call, (bytes, limits, out) => decodeNdjson(bytes, fields, limits, out)));
+      return { ...receipt };
+    } finally {
+      body.release();
+    }
+  }
+
+  return async (request) => {
+    try {
+      const answer = await store(request);
+      requests.inc({ source: SOURCE, outcome: "ok" });
+      return answer;
+    } catch (thrown) {
+      const error = toRelogError(thrown);
+      requests.inc({ source: SOURCE, outcome: error.code });
+      if (error.code === "internal" || !request.answered) telemetry.log.error({ err: thrown, subject: request.subject }, "a NATS publish was not stored");
+      const { status } = error.entry;
+      return {
+        error: { ...errorBody(error).error, code: status, err_code: JETSTREAM_CODES[status] ?? 10_003, description: `${error.code}: ${error.message}` },
+      };
+    }
+  };
+}
+
+async function* once(payload: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield payload;
+}

@@ -1,0 +1,90 @@
+// What the projector makes of one message, without opening its frame. Pure: settling a plan again comes to the same verdicts.
+
+import { SCHEMA_VERSION } from "../event/batch.ts";
+import { readEnvelope } from "../event/envelope.ts";
+import type { Envelope } from "../event/envelope.ts";
+
+/** The shape of lib/streams/read.ts's messages. */
+export interface StoredMessage {
+  readonly seq: number;
+  readonly subject: string;
+  readonly payload: Uint8Array;
+  header(name: string): string;
+  /** When the stream stored it, milliseconds since the epoch. */
+  readonly storedMs: number;
+}
+
+export const DEAD_REASONS = [
+  "envelope_invalid",
+  "schema_unknown",
+  "tenant_mismatch",
+  "frame_invalid",
+  "frame_too_large",
+  "block_invalid",
+  "record_refused",
+  "records_missing",
+  "engine_fails",
+] as const;
+export type DeadReason = (typeof DEAD_REASONS)[number];
+
+export interface Batch {
+  readonly kind: "batch";
+  readonly seq: number;
+  readonly message: StoredMessage;
+  readonly envelope: Envelope;
+}
+
+export interface Poison {
+  readonly kind: "poison";
+  readonly seq: number;
+  readonly message: StoredMessage;
+  readonly tenant: string;
+  readonly reason: DeadReason;
+  readonly detail: string;
+}
+
+export type Verdict = Batch | Poison;
+
+/** A block that claims to be larger than this once decompressed is no batch of ours. */
+const BLOCK_BYTES_MAX = 64 * 2 ** 20;
+
+/** Judges a message of a LOGS stream by its subject, its headers and the head of its frame. */
+export function judge(message: StoredMessage): Verdict {
+  const tenant = message.subject.split(".")[2] ?? "unknown";
+  const poison = (reason: DeadReason, detail: string): Poison => ({ kind: "poison", seq: message.seq, message, tenant, reason, detail });
+  const envelope = readEnvelope(message.header);
+  if ("fault" in envelope) return poison("envelope_invalid", envelope.fault);
+  if (envelope.schema !== SCHEMA_VERSION) return poison("schema_unknown", `schema version ${envelope.schema} is not known to this version of relog`);
+  if (envelope.tenant !== tenant) return poison("tenant_mismatch", `the subject says ${tenant}, the header ${envelope.tenant}`);
+  if (envelope.records === 0) return poison("envelope_invalid", "the message says that it holds no records");
+  const size = frameContentSize(message.payload);
+  if (size === undefined) return poison("frame_invalid", "the payload is no zstd frame with a content size");
+  if (size > BLOCK_BYTES_MAX) return poison("frame_too_large", `the frame says that it holds ${size} bytes; at most ${BLOCK_BYTES_MAX} are taken`);
+  return { kind: "batch", seq: message.seq, message, envelope };
+}
+
+/**
+ * Content size in bytes from the head of a zstd frame; undefined when there is no such frame or it does not say.
+ * Source: RFC 8878, section 3.1.1.
+ */
+export function frameContentSize(payload: Uint8Array): number | undefined {
+  if (payload.length < 9) return undefined;
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  if (view.getUint32(0, true) !== 0xfd2fb528) return undefined;
+  const descriptor = view.getUint8(4);
+  const singleSegment = (descriptor & 0x20) !== 0;
+  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3]!;
+  const at = 5 + (singleSegment ? 0 : 1) + dictionaryBytes;
+  const sizeFlag = descriptor >> 6;
+  if (at + 8 > payload.length && sizeFlag === 3) return undefined;
+  switch (sizeFlag) {
+    case 0:
+      return singleSegment ? view.getUint8(at) : undefined;
+    case 1:
+      return view.getUint16(at, true) + 256;
+    case 2:
+      return view.getUint32(at, true);
+    default:
+      return Number(view.getBigUint64(at, true));
+  }
+}

@@ -1,0 +1,58 @@
+// A site as the settler sees it: the inserts of one generation, each with its fence in the engine's own time.
+
+import type { Clock } from "../base/clock.ts";
+import type { SitePort } from "./settle.ts";
+
+/** The signatures of lib/store/insert.ts with a ClickHouse bound to them. */
+export interface StorePorts {
+  insert(request: {
+    database: string;
+    token: string;
+    queryId: string;
+    frames: readonly Uint8Array[];
+    records: number;
+    fenceMs: number;
+    signal?: AbortSignal;
+  }): ReturnType<SitePort["insert"]>;
+  presence(request: { database: string } & Parameters<SitePort["presence"]>[0]): ReturnType<SitePort["presence"]>;
+  kill(token: string): Promise<void>;
+  /** The engine's clock, milliseconds since the epoch. */
+  timeMs(): Promise<number>;
+}
+
+/** Kept between the fence and the end of the lease, so that an insert is known to the engine before anyone else may look for it. */
+const FENCE_MARGIN_MS = 1_000;
+const CLOCK_FRESH_MS = 30_000;
+
+/** @param deadline monotonic milliseconds until which this process owns the shard */
+export function siteOf(store: StorePorts, database: string, clock: Clock): (deadline: () => number) => SitePort {
+  /** The engine's time at a moment of our monotonic clock, never ahead of the truth. */
+  let reference: { readonly engineMs: number; readonly atMs: number } | undefined;
+
+  async function fenceAt(deadline: number): Promise<number> {
+    if (reference === undefined || clock.monotonicMs() - reference.atMs > CLOCK_FRESH_MS) {
+      const engineMs = await store.timeMs();
+      reference = { engineMs, atMs: clock.monotonicMs() };
+    }
+    return reference.engineMs + (deadline - reference.atMs) - FENCE_MARGIN_MS;
+  }
+
+  return (deadline) => ({
+    async insert({ token, attempt, frames, records, signal }) {
+      let fenceMs: number;
+      try {
+        fenceMs = await fenceAt(deadline());
+      } catch (error) {
+        return { kind: "busy", code: undefined, message: (error as Error).message };
+      }
+      if (clock.monotonicMs() > deadline() - FENCE_MARGIN_MS) return { kind: "fenced", code: undefined, message: "the lease is about to end" };
+      const request = { database, token, queryId: `${token}/${attempt}`, frames, records, fenceMs };
+      const outcome = await store.insert(signal === undefined ? request : { ...request, signal });
+      // The engine may have come back with another clock.
+      if (outcome.kind !== "stored") reference = undefined;
+      return outcome;
+    },
+    presence: (request) => store.presence({ database, ...request }),
+    kill: (token) => store.kill(token),
+  });
+}

@@ -1,0 +1,73 @@
+// The bounds of a query, and how they reach the engine.
+//
+// Promises: every query has a bound on time, memory, rows read, rows and bytes answered; the engine enforces them.
+
+import { bytes, duration, integer } from "../base/config.ts";
+
+export const querySettings = {
+  timeMaxMs: duration("RELOG_QUERY_TIME_MAX", "60s", "a query that takes longer is stopped; nobody looks at a page for longer"),
+  memoryMaxBytes: bytes(
+    "RELOG_QUERY_MEMORY_MAX",
+    "1GiB",
+    "memory of one query; must leave room below ClickHouse's max_server_memory_usage",
+  ),
+  resultBytesMax: bytes(
+    "RELOG_QUERY_RESULT_BYTES_MAX",
+    "1GiB",
+    "size of one answer, in the engine and on the wire; larger ones are exports",
+  ),
+  resultRowsMax: integer("RELOG_QUERY_RESULT_ROWS_MAX", "10000000", [1, 1e12], "rows", "rows of one answer"),
+  rowsReadMax: integer(
+    "RELOG_QUERY_ROWS_READ_MAX",
+    "10000000000",
+    [1, 1e15],
+    "rows",
+    "rows one query may read, also made-up ones of numbers()",
+  ),
+  threadsMax: integer(
+    "RELOG_QUERY_THREADS_MAX",
+    "4",
+    [1, 256],
+    "threads",
+    "of the engine per query, so that one query cannot take the machine",
+  ),
+  queriesMax: integer("RELOG_QUERIES_MAX", "32", [1, 10_000], "queries", "running at once in this process; over it is 429"),
+  sqlBytesMax: bytes(
+    "RELOG_SQL_BYTES_MAX",
+    "64KiB",
+    "length of a statement; at most 96 KiB, since ClickHouse gets it hex-encoded within 256 KiB",
+  ),
+  paramsBytesMax: bytes("RELOG_SQL_PARAMS_BYTES_MAX", "16KiB", "all parameters of a query together; they travel in a URL"),
+};
+
+export interface QueryLimits {
+  readonly timeMaxMs: number;
+  readonly memoryMaxBytes: number;
+  readonly resultBytesMax: number;
+  readonly resultRowsMax: number;
+  readonly rowsReadMax: number;
+  readonly threadsMax: number;
+  readonly queriesMax: number;
+  readonly paramsBytesMax: number;
+}
+
+/** A statement must fit into the engine's max_query_size after being written in hex. */
+export function sqlFitsEngine(values: { sqlBytesMax: number }): string | undefined {
+  return values.sqlBytesMax > 96 * 2 ** 10 ? "RELOG_SQL_BYTES_MAX is larger than 96KiB" : undefined;
+}
+
+/** The engine's settings for a query within these limits. */
+export function engineSettings(limits: QueryLimits): Record<string, number | string> {
+  return {
+    max_execution_time: Math.max(1, Math.ceil(limits.timeMaxMs / 1_000)),
+    max_memory_usage: limits.memoryMaxBytes,
+    max_result_bytes: limits.resultBytesMax,
+    max_result_rows: limits.resultRowsMax,
+    max_rows_to_read: limits.rowsReadMax,
+    max_threads: limits.threadsMax,
+    // Times as 2026-01-02T03:04:05.678901234Z in JSON and CSV.
+    date_time_output_format: "iso",
+    // The statistics of FORMAT JSON count rows of whole granules, other tenants' among them.
+    output_format_write_statistics: 0,
+  };
+}

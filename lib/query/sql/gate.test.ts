@@ -1,0 +1,66 @@
+// Attacks and honest statements against the real engine, through the whole query API. One case a line.
+
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { TestEngine } from "../testing.ts";
+import { ask, SECRET, startTestEngine, textOf } from "../testing.ts";
+import { ATTACKS, HONEST } from "./cases.ts";
+import { FUNCTIONS } from "./lists.ts";
+
+/** The cases with a short name in front. */
+const named = <T extends readonly [string, ...unknown[]]>(row: T): [string, ...T] => [JSON.stringify(row[0].slice(0, 100)), ...row];
+
+let engine: TestEngine;
+beforeAll(async () => {
+  engine = await startTestEngine();
+});
+afterAll(async () => {
+  await engine[Symbol.asyncDispose]();
+});
+
+describe("attacks", () => {
+  it.each(ATTACKS.map(named))("%s", async (_name, sql, expected, params) => {
+    const response = await ask(engine.app(), sql, { params: params ?? {} });
+    const { text, broken } = await textOf(response);
+    expect(text.replaceAll(sql, ""), "another tenant's word").not.toContain(SECRET);
+    expect(text, "a file").not.toContain("root:x:");
+    const last = text.trimEnd().split("\n").at(-1)!;
+    const outcome = response.status === 200 && !broken ? "harmless" : (JSON.parse(last) as { error: { code: string } }).error.code;
+    expect(outcome, outcome === expected ? "" : last.slice(0, 500)).toBe(expected);
+  });
+});
+
+describe("honest statements", () => {
+  it.each(HONEST.map(named))("%s", async (_name, sql, params) => {
+    const response = await ask(engine.app(), sql, { params: params ?? {} });
+    const { text, broken } = await textOf(response);
+    expect({ status: response.status, broken, text: response.status === 200 ? "" : text }).toEqual({
+      status: 200,
+      broken: false,
+      text: "",
+    });
+    expect(text.length, "an answer with rows").toBeGreaterThan(2);
+    expect(text).not.toContain(SECRET);
+  });
+});
+
+describe("the lists", () => {
+  it("name only functions that the engine has", async () => {
+    const answer = await engine.writer.read({ statement: "SELECT DISTINCT lower(name) FROM system.functions FORMAT TSV" });
+    const known = new Set(answer.toString("utf8").split("\n"));
+    const parserOnly = new Set(["lambda", "exists"]);
+    expect([...FUNCTIONS].filter((name) => !known.has(name) && !parserOnly.has(name))).toEqual([]);
+  });
+
+  it.each([
+    ["a name with a line break that imitates a table", "SELECT 1 AS `x\n   TableIdentifier logs`"],
+    ["the same with an escape", "SELECT 1 AS `x\\n   TableIdentifier logs`"],
+    ["the same in double quotes", 'SELECT 1 AS "x\\x0a   TableIdentifier logs"'],
+    ["a name as a parameter", "SELECT {x:Identifier} FROM logs"],
+  ])("refuse %s", async (_what, sql) => {
+    await expect(engine.gate(sql, { x: "a\n b" })).rejects.toMatchObject({ code: "query_refused" });
+  });
+
+  it("returns the statement without its semicolon", async () => {
+    expect(await engine.gate("SELECT 1; -- end", {})).toBe("SELECT 1");
+  });
+});

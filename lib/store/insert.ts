@@ -1,0 +1,148 @@
+// Inserting a plan into a projection's table, and asking what of it is there.
+//
+// Promises: a plan is one request and, inside one partition, one part; the engine refuses a request that comes after its
+// fence, so that a writer that slept past its lease does nothing; failures are classed by the engine's code, and whatever
+// the class, only reading back says what was stored.
+
+import { Readable } from "node:stream";
+import { RelogError } from "../base/errors.ts";
+import { COLUMNS_V1, STRUCTURE_V1 } from "../event/batch.ts";
+import type { ClickHouse, SettingValue } from "./client.ts";
+
+/** Codes of exceptions that the data itself caused. Source: ClickHouse, src/Common/ErrorCodes.cpp. */
+const DATA_CODES: ReadonlySet<number> = new Set([
+  6, 8, 9, 26, 27, 32, 33, 38, 41, 53, 69, 70, 72, 107, 117, 128, 130, 131, 190, 246, 271, 321, 407, 432, 441, 469, 561, 586, 601, 627, 636,
+  649,
+]);
+const THROW_IF = 395;
+
+/**
+ * Why an insert failed. `data`: the engine refuses these bytes; `fenced`: it came too late; `busy`: the engine cannot now;
+ * `unknown`: nobody knows, the connection broke. None of them says what was stored.
+ */
+export type InsertFailure = "data" | "fenced" | "busy" | "unknown";
+
+export type InsertOutcome =
+  | { readonly kind: "stored" }
+  | { readonly kind: InsertFailure; readonly code: number | undefined; readonly message: string };
+
+export interface InsertRequest {
+  /** Database of the generation. */
+  readonly database: string;
+  readonly token: string;
+  /** token/attempt: running attempts are found and killed by its prefix. */
+  readonly queryId: string;
+  /** zstd frames of Native blocks of schema version 1; they are passed on as they are. */
+  readonly frames: readonly Uint8Array[];
+  readonly records: number;
+  /** Engine time, milliseconds since the epoch, after which it must refuse. */
+  readonly fenceMs: number;
+  readonly signal?: AbortSignal;
+}
+
+const COLUMNS = COLUMNS_V1.map(([name]) => name).join(", ");
+
+/** Settings that make a plan's blocks come out the same each time, on which de-duplication by token depends. */
+export const INSERT_SETTINGS: Readonly<Record<string, SettingValue>> = {
+  async_insert: 0,
+  wait_end_of_query: 1,
+  max_insert_block_size: 4_000_000,
+  min_insert_block_size_rows: 4_000_000,
+  min_insert_block_size_bytes: 2 ** 31,
+  max_block_size: 4_000_000,
+  max_threads: 1,
+  max_insert_threads: 1,
+  max_partitions_per_insert_block: 0,
+  input_format_parallel_parsing: 0,
+  deduplicate_blocks_in_dependent_materialized_views: 1,
+  insert_deduplicate: 1,
+  http_receive_timeout: 30,
+};
+
+export type InsertLogs = (request: InsertRequest) => Promise<InsertOutcome>;
+
+export function inserter(clickhouse: ClickHouse, table = "logs"): InsertLogs {
+  return async (request) => {
+    const statement =
+      `INSERT INTO \`${request.database}\`.${table} (${COLUMNS}) SELECT ${COLUMNS} FROM input('${STRUCTURE_V1}') ` +
+      `WHERE NOT throwIf(now64(3) > fromUnixTimestamp64Milli(${Math.floor(request.fenceMs)}), 'relog: this insert came after its fence') FORMAT Native`;
+    try {
+      const answer = await clickhouse.request({
+        statement,
+        queryId: request.queryId,
+        settings: { ...INSERT_SETTINGS, insert_deduplication_token: request.token },
+        headers: { "Content-Encoding": "zstd" },
+        body: Readable.from(request.frames, { objectMode: false }),
+        ...(request.signal === undefined ? {} : { signal: request.signal }),
+      });
+      answer.stream.resume();
+      const written = Number(answer.summary?.written_rows ?? Number.NaN);
+      // Parts of a projection are counted too by some versions, so fewer is what counts as wrong.
+      if (!(written >= request.records)) {
+        return { kind: "unknown", code: undefined, message: `the engine says it wrote ${written} rows of ${request.records}` };
+      }
+      return { kind: "stored" };
+    } catch (error) {
+      return failureOfInsert(error);
+    }
+  };
+}
+
+function failureOfInsert(error: unknown): InsertOutcome {
+  if (!(error instanceof RelogError)) return { kind: "unknown", code: undefined, message: (error as Error).message };
+  const code = error.details?.clickhouse as number | undefined;
+  const message = error.cause instanceof Error ? error.cause.message : error.message;
+  if (code === undefined) return { kind: "unknown", code, message };
+  return { kind: code === THROW_IF ? "fenced" : DATA_CODES.has(code) ? "data" : "busy", code, message };
+}
+
+/** Lines of batches that a table holds. */
+export interface PresenceRequest {
+  readonly database: string;
+  readonly tenants: readonly string[];
+  readonly batches: readonly string[];
+  /** Nanoseconds since the epoch, inclusive. */
+  readonly minTimestamp: bigint;
+  readonly maxTimestamp: bigint;
+}
+
+export type Presence = (request: PresenceRequest) => Promise<Map<string, number[]>>;
+
+/** Answers which lines of which batches are stored; a line that is there twice is listed twice. */
+export function presence(clickhouse: ClickHouse, table = "logs"): Presence {
+  return async (request) => {
+    const bytes = await clickhouse.read(
+      {
+        statement:
+          `SELECT batch, groupArray(line) AS lines FROM \`${request.database}\`.${table} WHERE tenant IN {tenants:Array(String)} AND batch IN {batches:Array(String)} ` +
+          "AND timestamp BETWEEN fromUnixTimestamp64Nano({min:Int64}) AND fromUnixTimestamp64Nano({max:Int64}) GROUP BY batch FORMAT JSONEachRow",
+        params: {
+          tenants: request.tenants,
+          batches: request.batches,
+          min: String(request.minTimestamp),
+          max: String(request.maxTimestamp),
+        },
+        settings: { max_threads: 2 },
+      },
+      PRESENCE_BYTES_MAX,
+    );
+    const lines = bytes
+      .toString("utf8")
+      .split("\n")
+      .filter((line) => line !== "");
+    return new Map(lines.map((line) => JSON.parse(line) as { batch: string; lines: number[] }).map((row) => [row.batch, row.lines]));
+  };
+}
+
+const PRESENCE_BYTES_MAX = 256 * 2 ** 20;
+
+/** Ends every running attempt of a token and waits until it is gone. @throws RelogError when the engine cannot be asked */
+export async function killInserts(clickhouse: ClickHouse, token: string): Promise<void> {
+  await clickhouse.read({ statement: "KILL QUERY WHERE startsWith(query_id, {prefix:String}) SYNC", params: { prefix: `${token}/` } });
+}
+
+/** The engine's clock, milliseconds since the epoch. */
+export async function engineTimeMs(clickhouse: ClickHouse): Promise<number> {
+  const answer = await clickhouse.read({ statement: "SELECT toUnixTimestamp64Milli(now64(3)) FORMAT TSV" });
+  return Number(answer.toString("utf8").trim());
+}

@@ -1,0 +1,106 @@
+// Migrations: numbered SQL files, applied once per generation, never changed afterwards.
+//
+// Promises: a file that was applied and has another checksum now stops the start; applying is safe from several processes
+// at once (every statement is IF NOT EXISTS or otherwise repeatable); a generation is a database.
+
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { text } from "../base/config.ts";
+import type { ClickHouse } from "./client.ts";
+
+export const clusterSettings = {
+  cluster: text("CLICKHOUSE_CLUSTER", "", "name of a ClickHouse cluster; empty means one server"),
+};
+
+export interface Migration {
+  /** File name without its ending: `0001_logs`. */
+  readonly name: string;
+  readonly checksum: string;
+  readonly sql: string;
+}
+
+const NAME = /^\d{4}_[a-z0-9_]+\.sql$/;
+
+/** Reads the migrations of a folder in order. @throws Error on a file whose name is not NNNN_name.sql */
+export function readMigrations(folder: string): Migration[] {
+  return readdirSync(folder)
+    .sort()
+    .map((file) => {
+      if (!NAME.test(file)) throw new Error(`${join(folder, file)}: migrations are named NNNN_name.sql`);
+      const sql = readFileSync(join(folder, file), "utf8");
+      return { name: file.slice(0, -".sql".length), checksum: createHash("sha256").update(sql).digest("hex"), sql };
+    });
+}
+
+/** The database of a generation. */
+export function generationDatabase(generation: number): string {
+  return `relog_g${generation}`;
+}
+
+/**
+ * The statements of a migration for one server or a cluster.
+ * `{database}` is the generation's; on a cluster `{on_cluster}`, `{replicated}` and `{local}` make tables replicated and
+ * sharded, and sections between `-- cluster` and `-- end` are kept; on one server those are left out.
+ */
+export function renderMigration(sql: string, database: string, cluster: string): string[] {
+  const sections = cluster === "" ? sql.replace(/^-- cluster$[\s\S]*?^-- end$/gm, "") : sql;
+  return sections
+    .replace(/^--.*$/gm, "")
+    .replaceAll("{database}", database)
+    .replaceAll("{on_cluster}", cluster === "" ? "" : `ON CLUSTER '${cluster}'`)
+    .replaceAll("{cluster}", cluster)
+    .replaceAll("{replicated}", cluster === "" ? "" : "Replicated")
+    .replaceAll("{local}", cluster === "" ? "" : "_local")
+    .split(/;\s*$/m)
+    .map((statement) => statement.trim())
+    .filter((statement) => statement !== "");
+}
+
+/**
+ * Brings a generation's database up to date.
+ * @returns names of the migrations applied now
+ * @throws Error when an applied migration has changed, RelogError when the engine refuses
+ */
+export async function migrate(
+  clickhouse: ClickHouse,
+  migrations: readonly Migration[],
+  generation: number,
+  cluster: string,
+): Promise<string[]> {
+  const database = generationDatabase(generation);
+  const onCluster = cluster === "" ? "" : `ON CLUSTER '${cluster}'`;
+  await clickhouse.read({ statement: `CREATE DATABASE IF NOT EXISTS \`${database}\` ${onCluster}` });
+  await clickhouse.read({
+    statement:
+      `CREATE TABLE IF NOT EXISTS \`${database}\`.migrations ${onCluster} (name String, checksum String, applied DateTime64(3) DEFAULT now64(3)) ` +
+      `ENGINE = ${cluster === "" ? "" : "Replicated"}ReplacingMergeTree ORDER BY name`,
+  });
+  const rows = (
+    await clickhouse.read({ statement: `SELECT name, any(checksum) FROM \`${database}\`.migrations GROUP BY name FORMAT TSV` })
+  ).toString("utf8");
+  const applied = new Map(
+    rows
+      .split("\n")
+      .filter((row) => row !== "")
+      .map((row) => row.split("\t") as [string, string]),
+  );
+  const now: string[] = [];
+  for (const migration of migrations) {
+    const checksum = applied.get(migration.name);
+    if (checksum === migration.checksum) continue;
+    if (checksum !== undefined) {
+      throw new Error(
+        `migration ${migration.name} was applied to ${database} with checksum ${checksum}, but the file has ${migration.checksum} now: add a new file instead`,
+      );
+    }
+    for (const statement of renderMigration(migration.sql, database, cluster)) await clickhouse.read({ statement });
+    await clickhouse.read({
+      statement: `INSERT INTO \`${database}\`.migrations (name, checksum) VALUES ({name:String}, {checksum:String})`,
+      params: { name: migration.name, checksum: migration.checksum },
+      settings: { async_insert: 0 },
+    });
+    now.push(migration.name);
+  }
+  return now;
+}

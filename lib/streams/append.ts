@@ -1,0 +1,100 @@
+// Appending a batch to its stream.
+//
+// Promises: returns only with JetStream's acknowledgement; an unknown outcome is tried again under the same
+// de-duplication id until the deadline, which is far inside the window; what cannot be stored is a RelogError that says
+// whether a retry helps.
+
+import { ErrorCode, headers, NatsError } from "nats";
+import type { NatsConnection } from "nats";
+import { duration } from "../base/config.ts";
+import type { Values } from "../base/config.ts";
+import { RelogError } from "../base/errors.ts";
+import { backoffMs, sleep } from "../base/loop.ts";
+import { SUBJECTS } from "../event/envelope.ts";
+
+export const appendSettings = {
+  appendTimeoutMs: duration("RELOG_APPEND_TIMEOUT", "20s", "how long one message is tried; longer than a leader election, far shorter than the window"),
+  ackTimeoutMs: duration("RELOG_ACK_TIMEOUT", "5s", "wait for one acknowledgement before the message is sent again under the same id"),
+};
+
+/** JetStream's error codes that we act on. Source: nats-server, server/errors.json. */
+const STORE_FAILED = 10_077;
+const DUPLICATE_IN_FLIGHT = 10_158;
+const STREAM_INGEST_FULL = 10_167;
+const MESSAGE_TOO_LARGE = 10_054;
+const INSUFFICIENT_RESOURCES = 10_023;
+const STORAGE_EXCEEDED = 10_047;
+
+const RETRY_FIRST_MS = 20;
+const RETRY_MAX_MS = 1_000;
+
+export interface Appended {
+  readonly stream: string;
+  readonly seq: number;
+  /** True when the stream had a message with this id already; `seq` is that one's. */
+  readonly duplicate: boolean;
+}
+
+export interface Message {
+  readonly shard: number;
+  readonly tenant: string;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly payload: Uint8Array;
+}
+
+/** @throws RelogError stream_full, stream_unavailable, outcome_unknown, too_many_bytes */
+export type Append = (message: Message) => Promise<Appended>;
+
+interface PubAck {
+  stream?: string;
+  seq?: number;
+  duplicate?: boolean;
+  error?: { code: number; err_code?: number; description?: string };
+}
+
+export function appender(nc: NatsConnection, settings: Values<typeof appendSettings>): Append {
+  return async (message) => {
+    const header = headers();
+    for (const [name, value] of message.headers) header.append(name, value);
+    const subject = SUBJECTS.logs(message.shard, message.tenant);
+    const deadline = performance.now() + settings.appendTimeoutMs;
+    /** Whether some attempt may have been stored without our knowing. */
+    let unknown = false;
+    for (let attempt = 0; ; attempt++) {
+      let why: string;
+      try {
+        const reply = await nc.request(subject, message.payload, { headers: header, timeout: settings.ackTimeoutMs, noMux: false });
+        const ack = reply.json<PubAck>();
+        if (ack.error === undefined) return { stream: ack.stream!, seq: ack.seq!, duplicate: ack.duplicate === true };
+        why = refusal(ack.error);
+      } catch (error) {
+        why = error instanceof NatsError && error.code === ErrorCode.NoResponders ? "no stream leader answers" : (error as Error).message;
+        if (!(error instanceof NatsError && error.code === ErrorCode.NoResponders)) unknown = true;
+      }
+      if (nc.isClosed() || performance.now() >= deadline) {
+        const text = `${why} (tried for ${settings.appendTimeoutMs} ms, RELOG_APPEND_TIMEOUT)`;
+        throw new RelogError(unknown ? "outcome_unknown" : "stream_unavailable", text, { retryAfterS: 2 });
+      }
+      await sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS));
+    }
+  };
+}
+
+/** Why the server refused, when trying again soon may help. @throws RelogError when it will not */
+function refusal(error: NonNullable<PubAck["error"]>): string {
+  const text = error.description ?? `JetStream error ${error.code}`;
+  switch (error.err_code) {
+    case STORE_FAILED:
+    case INSUFFICIENT_RESOURCES:
+    case STORAGE_EXCEEDED:
+      throw new RelogError("stream_full", `the stream takes no more: ${text}`, { retryAfterS: 10 });
+    case STREAM_INGEST_FULL:
+      throw new RelogError("too_many_bytes", `the stream's ingest queue is full: ${text}`, { retryAfterS: 1 });
+    case MESSAGE_TOO_LARGE:
+      throw new Error(`the stream refuses a message of our making: ${text}`);
+    case DUPLICATE_IN_FLIGHT:
+      return text;
+    default:
+      return text;
+  }
+}

@@ -1,0 +1,54 @@
+// The connection to NATS that one process has.
+
+import { readFileSync } from "node:fs";
+import { connect, Events } from "nats";
+import type { NatsConnection } from "nats";
+import { duration, secret, text } from "../base/config.ts";
+import type { Values } from "../base/config.ts";
+import type { Health } from "../base/health.ts";
+import type { Logger } from "../base/telemetry.ts";
+
+export type { NatsConnection } from "nats";
+
+export const natsSettings = {
+  natsUrl: text("NATS_URL", "nats://127.0.0.1:4222", "servers, comma separated; any of a cluster leads to all"),
+  natsUser: text("NATS_USER", "", "the internal services' user; empty connects without one"),
+  natsPassword: secret("NATS_PASSWORD", "", "its password; file:/path reads it from a file"),
+  caFile: text("NATS_CA_FILE", "", "PEM file of the authority that signed the servers' certificates; empty means no TLS"),
+  reconnectWaitMs: duration("NATS_RECONNECT_WAIT", "250ms", "pause between two attempts at the same server"),
+  requestTimeoutMs: duration("NATS_REQUEST_TIMEOUT", "5s", "longest wait for one answer; a leader election takes about as long"),
+};
+
+/**
+ * Connects and stays connected: reconnects for ever, and keeps `health` told.
+ * Waits for the first connection too, so that a process may start before NATS does.
+ */
+export async function connectNats(settings: Values<typeof natsSettings>, name: string, log: Logger, health: Health): Promise<NatsConnection> {
+  const subject = "nats";
+  health.notReady(subject, `connecting to ${settings.natsUrl}`);
+  const nc = await connect({
+    servers: settings.natsUrl.split(",").map((server) => server.trim()),
+    name: `relog-${name}`,
+    ...(settings.natsUser === "" ? {} : { user: settings.natsUser, pass: settings.natsPassword }),
+    ...(settings.caFile === "" ? {} : { tls: { ca: readFileSync(settings.caFile, "utf8") } }),
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: settings.reconnectWaitMs,
+    reconnectJitter: settings.reconnectWaitMs,
+    timeout: settings.requestTimeoutMs,
+    pingInterval: 5_000,
+    maxPingOut: 2,
+    waitOnFirstConnect: true,
+    ignoreClusterUpdates: false,
+    noAsyncTraces: true,
+  });
+  health.notReady(subject, undefined);
+  (async () => {
+    for await (const status of nc.status()) {
+      if (status.type === Events.Disconnect) health.notReady(subject, "disconnected from NATS");
+      else if (status.type === Events.Reconnect) health.notReady(subject, undefined);
+      if (status.type === Events.Error) log.warn({ data: status.data }, "NATS reports an error");
+      else if (status.type === Events.Disconnect || status.type === Events.Reconnect) log.info({ server: status.data }, `NATS ${status.type}`);
+    }
+  })().catch((error: unknown) => log.error({ err: error }, "the NATS status feed ended"));
+  return nc;
+}

@@ -1,0 +1,58 @@
+// Answering requests on a subject as one of a queue group.
+
+import { headers } from "nats";
+import type { NatsConnection } from "nats";
+import type { Logger } from "../base/telemetry.ts";
+
+export interface NatsRequest {
+  readonly subject: string;
+  readonly payload: Uint8Array;
+  header(name: string): string | undefined;
+  /** False for a plain publish: nobody waits for an answer. */
+  readonly answered: boolean;
+}
+
+/** Serves `subject`; each request runs on its own, bounds are the handler's. Disposing takes no more and lets running ones finish. */
+export function serveQueue(
+  nc: NatsConnection,
+  subject: string,
+  queue: string,
+  log: Logger,
+  handle: (request: NatsRequest) => Promise<Record<string, unknown>>,
+): AsyncDisposable {
+  const running = new Set<Promise<void>>();
+  const subscription = nc.subscribe(subject, {
+    queue,
+    callback(error, message) {
+      if (error) {
+        log.error({ err: error, subject }, "the ingest subscription failed");
+        return;
+      }
+      const task = handle({
+        subject: message.subject,
+        payload: message.data,
+        header: (name) => headerOf(message.headers, name),
+        answered: message.reply !== undefined && message.reply !== "",
+      })
+        .then((answer) => {
+          message.respond(JSON.stringify(answer), { headers: headers() });
+        })
+        .catch((thrown: unknown) => log.error({ err: thrown, subject: message.subject }, "a NATS request was not answered"))
+        .finally(() => running.delete(task));
+      running.add(task);
+    },
+  });
+  return {
+    async [Symbol.asyncDispose]() {
+      await subscription.drain();
+      await Promise.all(running);
+    },
+  };
+}
+
+/** Header names on NATS are case sensitive, those of HTTP are not; producers use either. */
+function headerOf(header: import("nats").MsgHdrs | undefined, name: string): string | undefined {
+  if (header === undefined) return undefined;
+  for (const key of header.keys()) if (key.toLowerCase() === name.toLowerCase()) return header.get(key);
+  return undefined;
+}
