@@ -48,9 +48,8 @@ const settings = settingsOrExit(
 await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) => {
   if (process.env.RELOG_PARENT_PIPE === "1") followParent(() => process.kill(process.pid, "SIGTERM"));
   health.notReady("start", "starting");
-  const app = new Hono();
-  app.route("/", healthRoutes(health, telemetry.registry));
-  stack.use(await serveHttp(app, settings.listenHost, settings.port, "RELOG_GATEWAY_PORT"));
+  const front = { app: healthRoutes(health, telemetry.registry) };
+  stack.use(await serveHttp(front, settings.listenHost, settings.port, "RELOG_GATEWAY_PORT"));
 
   const nc = await connectNats(settings, "gateway", telemetry.log, health);
   stack.defer(() => nc.close());
@@ -58,9 +57,10 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
 
   const admitted = admission(settings, telemetry);
   const accept = acceptor(settings, settings.shards, appender(nc, settings), (stream, seq) => envelopeAt(nc, stream, seq), systemClock, telemetry);
-  app.route("/", ingestApi(singleKey(settings.key, settings.tenant), accept, admitted, settings, telemetry));
+  const api = ingestApi(singleKey(settings.key, settings.tenant), accept, admitted, settings, telemetry);
   const tenantOf = (tenant: string) => (tenant === settings.tenant ? { tenant, keyId: "subject", scopes: SCOPES } : undefined);
   const handle = nativeIngest(tenantOf, accept, admitted, settings, telemetry);
   stack.use(serveQueue(nc, "ingest.*", "gateways", telemetry.log, handle));
+  front.app = new Hono().route("/", healthRoutes(health, telemetry.registry)).route("/", api);
   health.notReady("start", undefined);
 });

@@ -3,7 +3,6 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { fileURLToPath } from "node:url";
-import { Hono } from "hono";
 import { systemClock } from "../lib/base/clock.ts";
 import { integer, text } from "../lib/base/config.ts";
 import { messageOf } from "../lib/base/errors.ts";
@@ -57,8 +56,7 @@ const FINISH_MS = 8_000;
 await runProcess(log, health, settings.drainMs, async (stack, signal) => {
   if (process.env.RELOG_PARENT_PIPE === "1") followParent(() => process.kill(process.pid, "SIGTERM"));
   health.notReady("start", "starting");
-  const app = new Hono().route("/", healthRoutes(health, telemetry.registry));
-  stack.use(await serveHttp(app, settings.listenHost, settings.port, "RELOG_PROJECTOR_PORT"));
+  stack.use(await serveHttp({ app: healthRoutes(health, telemetry.registry) }, settings.listenHost, settings.port, "RELOG_PROJECTOR_PORT"));
 
   const nc = await connectNats(settings, "projector", log, health);
   stack.defer(() => nc.close());

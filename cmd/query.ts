@@ -8,6 +8,7 @@ import { Health, healthRoutes } from "../lib/base/health.ts";
 import { httpSettings, serveHttp, withContractErrors } from "../lib/base/http.ts";
 import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
 import { sleep } from "../lib/base/loop.ts";
+import { followParent } from "../lib/base/parent-pipe.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
 import { queryApi } from "../lib/query/api.ts";
 import { querySettings, sqlFitsEngine } from "../lib/query/limits.ts";
@@ -34,7 +35,7 @@ const values = settingsOrExit(log, settings, process.env, sqlFitsEngine, (v) =>
   v.timeMaxMs >= v.requestTimeMaxMs ? "RELOG_QUERY_TIME_MAX must be shorter than CLICKHOUSE_REQUEST_TIME_MAX" : undefined,
 );
 
-// followParent(...) of lib/base/parent-pipe.ts goes here.
+if (process.env.RELOG_PARENT_PIPE === "1") followParent(() => process.kill(process.pid, "SIGTERM"));
 await runProcess(log, health, values.drainMs, async (stack, signal) => {
   const { url, user, password, readerUser, readerPassword, connectionsMax, requestTimeMaxMs } = values;
   const writer = stack.use(openClickHouse({ url, user, password, connectionsMax, requestTimeMaxMs }));

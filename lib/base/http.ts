@@ -31,14 +31,19 @@ export interface HttpServer extends AsyncDisposable {
   readonly port: number;
 }
 
+/** What answers requests. A process swaps it when it has become ready to serve more than its health. */
+export interface Front {
+  app: Pick<Hono, "fetch">;
+}
+
 /**
- * Serves `app` on host:port (0 takes a free port).
+ * Serves an app, or a front's current app, on host:port (0 takes a free port).
  * Disposing stops taking connections, lets running requests finish for `graceMs` milliseconds, then closes what is left.
  * @throws Error that names the address and the setting when the port is taken
  */
-export async function serveHttp(app: Hono, host: string, port: number, portSetting: string, graceMs = 10_000): Promise<HttpServer> {
+export async function serveHttp(front: Front | Pick<Hono, "fetch">, host: string, port: number, portSetting: string, graceMs = 10_000): Promise<HttpServer> {
   return await new Promise((resolve, reject) => {
-    const server = serve({ fetch: app.fetch, hostname: host, port, overrideGlobalObjects: false }, (info) => {
+    const server = serve({ fetch: (request, env) => ("app" in front ? front.app : front).fetch(request, env), hostname: host, port, overrideGlobalObjects: false }, (info) => {
       server.off("error", onError);
       resolve({
         port: info.port,

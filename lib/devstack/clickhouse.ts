@@ -17,8 +17,8 @@ const OPS = fileURLToPath(new URL("../../ops/clickhouse/", import.meta.url));
 const CHILD = fileURLToPath(new URL("./clickhouse-child.ts", import.meta.url));
 const GIB = 2 ** 30;
 const PACKAGE = `@chdb/lib-${process.platform}-${process.arch}${process.platform === "linux" ? "-gnu" : ""}`;
-// The last statement waits for stdin to end, which keeps clickhouse-local serving.
-const SERVE = "SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT * FROM file('/dev/stdin', LineAsString) FORMAT Null";
+// The last statement reads stdin, which stays open. '-' and not /dev/stdin: Node's pipe is a socket, which cannot be opened by path.
+const SERVE = "SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT * FROM file('-', LineAsString) FORMAT Null";
 
 export interface ClickhouseOptions {
   readonly dir: string;

@@ -8,8 +8,8 @@ import type { Environment } from "../base/config.ts";
 import type { Child } from "./child.ts";
 import { clickhouseChild, clickhouseReady } from "./clickhouse.ts";
 import { findNatsServer } from "./nats-find.ts";
-import { natsChildren, natsReady } from "./nats-server.ts";
 import type { NatsPorts } from "./nats-server.ts";
+import { natsChildren, natsReady } from "./nats-server.ts";
 import { freePort } from "./ports.ts";
 
 export interface StackOptions {

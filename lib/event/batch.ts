@@ -45,8 +45,9 @@ const compress = promisify(zstdCompress);
 const decompress = promisify(zstdDecompress);
 
 export interface Block {
-  /** The Native block, not compressed. */
+  /** The Native block, not compressed; valid until `release`. */
   readonly bytes: Buffer;
+  release(): void;
   readonly records: number;
   /** Smallest and largest timestamp, nanoseconds since the epoch. */
   readonly minTimestamp: bigint;
@@ -103,7 +104,7 @@ export class BatchBuilder {
   }
 
   /**
-   * The block of everything added.
+   * The block of everything added; ends the builder's life.
    * @param observed when the gateway saw the call, milliseconds since the epoch
    * @param lines index in the batch of the first record (a call may become several messages), or of each
    */
@@ -147,7 +148,7 @@ export class BatchBuilder {
       out.string(type);
       writers[i]!();
     }
-    return { bytes: out.view(), records: rows, minTimestamp: min, maxTimestamp: max };
+    return { bytes: out.view(), release: () => out.release(), records: rows, minTimestamp: min, maxTimestamp: max };
   }
 }
 
@@ -171,12 +172,16 @@ function writeConstant(out: ByteWriter, value: string, rows: number): void {
   writeLowCardinality(out, column);
 }
 
-/** The frame of a block: zstd level 1, with content size and checksum. */
-export async function encodeBlock(block: Uint8Array): Promise<Buffer> {
-  return await compress(block, {
-    pledgedSrcSize: block.byteLength,
+/** The frame of a block: zstd level 1, with content size and checksum. Ends the block's life. */
+export async function encodeBlock(block: Block): Promise<Buffer> {
+  const frame = await compress(block.bytes, {
+    // One chunk: the default of 16 KiB comes back to JavaScript for each.
+    chunkSize: block.bytes.length + 1024,
+    pledgedSrcSize: block.bytes.length,
     params: { [constants.ZSTD_c_compressionLevel]: 1, [constants.ZSTD_c_checksumFlag]: 1, [constants.ZSTD_c_contentSizeFlag]: 1 },
   });
+  block.release();
+  return frame;
 }
 
 export interface DecodedRecord extends CanonicalRecord {

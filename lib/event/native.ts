@@ -6,25 +6,35 @@
 // Writers append to one growing buffer; the reader checks every length against what is there and throws RangeError on
 // anything else, so that a hostile block costs no memory.
 
+import { giveBuffer, takeBuffer } from "../base/buffers.ts";
 import type { ByteString } from "./text.ts";
 
+const EMPTY = Buffer.alloc(0);
 const LC_VERSION = 1;
 /** "Has additional keys": the keys follow; there is no shared dictionary. */
 const LC_HAS_KEYS = 1 << 9;
 
-/** An append-only buffer that grows by doubling. */
+/** An append-only buffer that grows by doubling. Its memory comes from the pool; `release` gives it back. */
 export class ByteWriter {
   buffer: Buffer;
   length = 0;
 
-  constructor(initialBytes = 256 * 1024) {
-    this.buffer = Buffer.allocUnsafe(initialBytes);
+  constructor(initialBytes = 0) {
+    this.buffer = takeBuffer(initialBytes);
+  }
+
+  /** Ends the writer's life and that of every view of it. */
+  release(): void {
+    giveBuffer(this.buffer);
+    this.buffer = EMPTY;
+    this.length = 0;
   }
 
   reserve(bytes: number): void {
     if (this.length + bytes <= this.buffer.length) return;
-    const grown = Buffer.allocUnsafe(Math.max(this.buffer.length * 2, this.length + bytes));
+    const grown = takeBuffer(Math.max(this.buffer.length * 2, this.length + bytes));
     this.buffer.copy(grown, 0, 0, this.length);
+    giveBuffer(this.buffer);
     this.buffer = grown;
   }
 
@@ -68,12 +78,8 @@ const SHORT_BYTES = 24;
 
 /** Values of a String column, in their final form. */
 export class StringColumn {
-  readonly #bytes: ByteWriter;
+  readonly #bytes = new ByteWriter();
   length = 0;
-
-  constructor(initialBytes = 4096) {
-    this.#bytes = new ByteWriter(initialBytes);
-  }
 
   /** Bytes written so far. */
   get bytes(): number {
@@ -96,8 +102,10 @@ export class StringColumn {
     out.length = at;
   }
 
+  /** Writes the values and ends the column's life. */
   write(out: ByteWriter): void {
     out.raw(this.#bytes.view());
+    this.#bytes.release();
   }
 }
 

@@ -159,7 +159,7 @@ export function acceptor(
           },
           dedupeKey,
         );
-        const appended = await append({ shard, tenant, headers, payload: await encodeBlock(block.bytes) });
+        const appended = await append({ shard, tenant, headers, payload: await encodeBlock(block) });
         parts.push({ stream: appended.stream, seq: appended.seq });
         if (index === 0 && appended.duplicate && idempotencyKey !== undefined) {
           // An earlier call had this key: its receipt is the answer, and what it left unfinished is finished under its id.

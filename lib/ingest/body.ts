@@ -9,6 +9,7 @@ import { bytes, integer } from "../base/config.ts";
 import type { Values } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
 import type { Bound } from "../base/loop.ts";
+import { ByteWriter } from "../event/native.ts";
 
 export const bodySettings = {
   bodyBytesMax: bytes("RELOG_BODY_BYTES_MAX", "32MiB", "one request body as sent"),
@@ -25,7 +26,7 @@ function tooLarge(what: string, limit: number, setting: string): RelogError {
   return new RelogError("body_too_large", `the body is larger than ${what}: ${limit} bytes (${setting})`);
 }
 
-/** A body's bytes, with the share of the bytes in flight that they hold. Give it back with `release`. */
+/** A body's bytes, valid until `release`, with the share of the bytes in flight that they hold. */
 export interface Body {
   readonly bytes: Buffer;
   release(): void;
@@ -47,7 +48,9 @@ export async function readBody(
   const encoding = encodingOf(contentEncoding);
   if (contentLength !== undefined && contentLength > settings.bodyBytesMax) throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
   let taken = 0;
+  const buffer = new ByteWriter(contentLength ?? 0);
   const release = (): void => {
+    buffer.release();
     inFlight.give(taken);
     taken = 0;
   };
@@ -60,17 +63,14 @@ export async function readBody(
   };
   try {
     take(contentLength ?? 0);
-    const parts: Uint8Array[] = [];
-    let received = 0;
     for await (const chunk of chunks) {
-      received += chunk.length;
+      const received = buffer.length + chunk.length;
       if (received > settings.bodyBytesMax) throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
       take(received - taken);
-      parts.push(chunk);
+      buffer.raw(chunk);
     }
-    const sent = Buffer.concat(parts, received);
-    if (encoding === undefined) return { bytes: sent, release };
-    const decoded = await decode(sent, encoding, settings);
+    if (encoding === undefined) return { bytes: buffer.view(), release };
+    const decoded = await decode(buffer.view(), encoding, settings);
     take(decoded.length - taken);
     return { bytes: decoded, release };
   } catch (error) {

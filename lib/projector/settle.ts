@@ -284,5 +284,5 @@ async function sliceFrame(unit: Unit): Promise<Uint8Array> {
   }
   const observedMs = Number(BigInt(kept[0]!.observed_timestamp) / 1_000_000n);
   const block = builder.finish(unit.batch.envelope.tenant, unit.batch.envelope.batch, observedMs, kept.map((record) => record.line));
-  return await encodeBlock(block.bytes);
+  return await encodeBlock(block);
 }

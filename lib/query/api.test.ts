@@ -11,7 +11,7 @@ import { ask, SECRET, startTestEngine, TEST_SQL_BYTES_MAX, textOf } from "./test
 let engine: TestEngine;
 let server: HttpServer;
 beforeAll(async () => {
-  engine = await startTestEngine();
+  engine = await startTestEngine(process.env);
   server = await serveHttp(engine.app(), "127.0.0.1", 0, "RELOG_QUERY_PORT", 100);
 });
 afterAll(async () => {

@@ -9,7 +9,7 @@ import { SECRET, startTestEngine, TEST_DATABASE } from "./testing.ts";
 let engine: TestEngine;
 let select: Select;
 beforeAll(async () => {
-  engine = await startTestEngine();
+  engine = await startTestEngine(process.env);
   select = createSelect(engine.reader, engine.writer, () => undefined);
 });
 afterAll(async () => {

@@ -1,9 +1,11 @@
 // An engine with two tenants' logs in it, for the tests of this folder.
 
 import type { Hono } from "hono";
+import type { Environment } from "../base/config.ts";
 import { SCOPES } from "../base/principal.ts";
 import type { Telemetry } from "../base/telemetry.ts";
 import { createTelemetry } from "../base/telemetry.ts";
+import { startStack } from "../devstack/stack.ts";
 import type { ClickHouse } from "../store/client.ts";
 import { openClickHouse } from "../store/client.ts";
 import { createSqlParser } from "../store/parse.ts";
@@ -28,14 +30,6 @@ export const TEST_DATABASE = "relog_g1";
 /** Stands in every row of tenant b, and in a table that nobody is granted. */
 export const SECRET = "zebra-of-tenant-b";
 
-interface EngineAddress {
-  readonly url: string;
-  readonly user: string;
-  readonly password: string;
-  readonly readerUser: string;
-  readonly readerPassword: string;
-}
-
 export interface TestEngine extends AsyncDisposable {
   readonly writer: ClickHouse;
   readonly reader: ClickHouse;
@@ -59,9 +53,9 @@ const ROWS = `SELECT 'TENANT' AS tenant, toDateTime64('2026-01-02 03:00:00', 9, 
   lower(hex(MD5(toString(number)))) AS trace_id, '' AS span_id, '' AS event_name, '01JGK00000000000000000TEST' AS batch, number AS line FROM numbers(300)`;
 
 /** Starts engines of its own and fills them. */
-export async function startTestEngine(): Promise<TestEngine> {
+export async function startTestEngine(env: Environment): Promise<TestEngine> {
   await using opened = new AsyncDisposableStack();
-  const address = await engineAddress(opened);
+  const address = opened.use(await startStack({ env })).clickhouse!;
   const writer = opened.use(openClickHouse(address));
   const reader = opened.use(openClickHouse({ ...address, user: address.readerUser, password: address.readerPassword }));
   for (const statement of [
@@ -91,15 +85,6 @@ export async function startTestEngine(): Promise<TestEngine> {
     app: (limits = {}) => queryApi(ports, { ...TEST_LIMITS, ...limits }, TEST_SQL_BYTES_MAX, telemetry),
     [Symbol.asyncDispose]: () => rest.disposeAsync(),
   };
-}
-
-async function engineAddress(opened: AsyncDisposableStack): Promise<EngineAddress> {
-  if (process.env.SQL_LAB === "1")
-    return { url: "http://127.0.0.1:38123", user: "relog", password: "pw", readerUser: "reader", readerPassword: "rpw" };
-  const { startStack } = (await import("../devstack/" + "stack.ts")) as {
-    startStack: () => Promise<AsyncDisposable & { clickhouse: EngineAddress }>;
-  };
-  return opened.use(await startStack()).clickhouse;
 }
 
 /** Asks as tenant a. */

@@ -1,27 +1,60 @@
+-- The table of records. Why it looks as it does, with the figures: docs/adr/0004 (attributes), 0005 (order), 0006 (search).
+--
+-- `words` is the body in lower case with blanks for digits: its text index is a quarter of one over the whole body. The
+-- index is on the expression and not a preprocessor of one on `body`, because that would answer hasToken(body, ...) wrongly.
+-- The projection counts records per minute, service and severity inside the same parts, so it cannot disagree with them.
 CREATE TABLE IF NOT EXISTS `{database}`.logs{local} {on_cluster}
 (
     tenant LowCardinality(String),
-    timestamp DateTime64(9, 'UTC'),
-    observed_timestamp DateTime64(9, 'UTC'),
+    timestamp DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    observed_timestamp DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
     severity_number UInt8,
     severity_text LowCardinality(String),
     service LowCardinality(String),
     host LowCardinality(String),
     event_name LowCardinality(String),
-    body String,
-    attributes Map(LowCardinality(String), String),
+    body String CODEC(ZSTD(1)),
+    attributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
     attribute_types LowCardinality(String),
-    resource Map(LowCardinality(String), String),
+    resource Map(LowCardinality(String), String) CODEC(ZSTD(1)),
     resource_types LowCardinality(String),
-    trace_id String,
-    span_id String,
+    trace_id String CODEC(ZSTD(1)),
+    span_id String CODEC(ZSTD(1)),
     batch LowCardinality(String),
-    line UInt32,
+    line UInt32 CODEC(Delta(4), ZSTD(1)),
+
     time DateTime64(9, 'UTC') ALIAS timestamp,
     message String ALIAS body,
-    level LowCardinality(String) ALIAS multiIf(severity_number = 0, 'unknown', severity_number <= 4, 'trace', severity_number <= 8, 'debug', severity_number <= 12, 'info', severity_number <= 16, 'warn', severity_number <= 20, 'error', 'fatal')
+    level LowCardinality(String) ALIAS multiIf(severity_number = 0, 'unknown', severity_number < 5, 'trace', severity_number < 9, 'debug', severity_number < 13, 'info', severity_number < 17, 'warn', severity_number < 21, 'error', 'fatal'),
+    words String ALIAS lower(translate(body, '0123456789', '          ')),
+
+    INDEX by_time timestamp TYPE minmax GRANULARITY 1,
+    INDEX by_severity_number severity_number TYPE minmax GRANULARITY 1,
+    INDEX by_severity_text severity_text TYPE set(16) GRANULARITY 1,
+    INDEX by_level multiIf(severity_number = 0, 'unknown', severity_number < 5, 'trace', severity_number < 9, 'debug', severity_number < 13, 'info', severity_number < 17, 'warn', severity_number < 21, 'error', 'fatal') TYPE set(8) GRANULARITY 1,
+    INDEX by_words lower(translate(body, '0123456789', '          ')) TYPE text(tokenizer = splitByNonAlpha, posting_list_codec = 'bitpacking'),
+    INDEX by_attribute mapValues(attributes) TYPE bloom_filter(0.01) GRANULARITY 1,
+
+    PROJECTION counts
+    (
+        SELECT tenant, toStartOfMinute(timestamp) AS minute, toStartOfFiveMinutes(timestamp) AS five_minutes, service, severity_number, severity_text, count()
+        GROUP BY tenant, minute, five_minutes, service, severity_number, severity_text
+    )
 )
 ENGINE = {replicated}MergeTree
 PARTITION BY toDate(timestamp)
-ORDER BY (tenant, timestamp)
-SETTINGS non_replicated_deduplication_window = 10000;
+ORDER BY (tenant, toStartOfFiveMinutes(timestamp), severity_number >= 17, service, xxHash32(substring(translate(body, '0123456789', '0000000000'), 1, 48)), timestamp)
+SETTINGS
+    ttl_only_drop_parts = 1,
+    non_replicated_deduplication_window = 10000,
+    map_serialization_version = 'with_buckets',
+    map_buckets_strategy = 'constant',
+    max_buckets_in_map = 11,
+    map_buckets_min_avg_size = 0,
+    merge_selector_base = 10,
+    max_bytes_to_merge_at_max_space_in_pool = 5000000000;
+
+-- cluster
+CREATE TABLE IF NOT EXISTS `{database}`.logs {on_cluster} AS `{database}`.logs_local
+ENGINE = Distributed('{cluster}', `{database}`, logs_local, cityHash64(batch));
+-- end

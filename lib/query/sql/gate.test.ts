@@ -11,7 +11,7 @@ const named = <T extends readonly [string, ...unknown[]]>(row: T): [string, ...T
 
 let engine: TestEngine;
 beforeAll(async () => {
-  engine = await startTestEngine();
+  engine = await startTestEngine(process.env);
 });
 afterAll(async () => {
   await engine[Symbol.asyncDispose]();
