@@ -3,7 +3,7 @@
 import { Hono } from "hono";
 import { integer } from "../lib/base/config.ts";
 import { devKeySettings, singleKey } from "../lib/base/dev-key.ts";
-import { messageOf, toRelogError } from "../lib/base/errors.ts";
+import { messageOf, RelogError, toRelogError } from "../lib/base/errors.ts";
 import { Health, healthRoutes } from "../lib/base/health.ts";
 import { httpSettings, serveHttp, withContractErrors } from "../lib/base/http.ts";
 import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
@@ -11,11 +11,18 @@ import { sleep } from "../lib/base/loop.ts";
 import { followParent } from "../lib/base/parent-pipe.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
 import { queryApi } from "../lib/query/api.ts";
+import { receiptsApi } from "../lib/query/receipts.ts";
 import { querySettings, sqlFitsEngine } from "../lib/query/limits.ts";
 import { createGate } from "../lib/query/sql/gate.ts";
 import { clickhouseReaderSettings, clickhouseSettings, openClickHouse } from "../lib/store/client.ts";
 import { createSqlParser } from "../lib/store/parse.ts";
+import { generationDatabase } from "../lib/store/migrate.ts";
 import { createSelect } from "../lib/store/select.ts";
+import { shardProgress } from "../lib/streams/checkpoints.ts";
+import { connectNats, natsSettings } from "../lib/streams/connection.ts";
+import type { NatsConnection } from "../lib/streams/connection.ts";
+import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
+import { topologySettings } from "../lib/streams/topology.ts";
 
 const settings = {
   ...httpSettings,
@@ -23,6 +30,9 @@ const settings = {
   ...clickhouseSettings,
   ...clickhouseReaderSettings,
   ...querySettings,
+  ...natsSettings,
+  shards: topologySettings.shards,
+  generation: integer("RELOG_GENERATION", "1", [1, 1_000_000], "number", "which build of the projection answers"),
   port: integer("RELOG_QUERY_PORT", "8081", [0, 65_535], "port", "HTTP of the query service"),
 };
 const READY_CHECK_MS = 2_000;
@@ -41,8 +51,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   const writer = stack.use(openClickHouse({ url, user, password, connectionsMax, requestTimeMaxMs }));
   const reader = stack.use(openClickHouse({ url, user: readerUser, password: readerPassword, connectionsMax, requestTimeMaxMs }));
 
-  // The lead puts the live generation's name here (from the KV bucket `projections`).
-  const liveDatabase = (): string => "relog_g1";
+  const liveDatabase = (): string => generationDatabase(values.generation);
 
   const gate = createGate(createSqlParser(reader), values.sqlBytesMax);
   const select = createSelect(reader, writer, (queryId, error) =>
@@ -50,10 +59,27 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   );
   const authenticate = singleKey(values.key, values.tenant);
 
+  // Receipts need NATS, SQL does not: the connection is made beside, and without it only receipts answer 503.
+  let nats: NatsConnection | undefined;
+  const connecting = connectNats(values, "query", log, new Health()).then((nc) => {
+    nats = nc;
+  });
+  connecting.catch((error: unknown) => log.error({ err: error }, "cannot connect to NATS"));
+  stack.defer(() => nats?.close());
+  const receiptPorts = () => ({
+    findBatch: (tenant: string, id: string) => findBatch(connected(), values.shards, tenant, id),
+    findDeadLetters: (shard: number, tenant: string, id: string) => findDeadLetters(connected(), shard, tenant, id),
+    checkpoints: (shard: number) => shardProgress(connected(), shard),
+  });
+  function connected(): NatsConnection {
+    if (nats === undefined) throw new RelogError("stream_unavailable", "NATS is not connected yet", { retryAfterS: 2 });
+    return nats;
+  }
+
   const app = withContractErrors(new Hono(), log);
   app.route("/", healthRoutes(health, telemetry.registry));
   app.route("/", queryApi({ authenticate, gate, select, liveDatabase }, values, values.sqlBytesMax, telemetry));
-  // More of the query service (receipts, search, viewer, accounts) is mounted here: app.route("/", receiptsApi(...)).
+  app.route("/", receiptsApi(authenticate, receiptPorts()));
 
   health.notReady("clickhouse", "not asked yet");
   const checks = watchClickHouse(async () => void (await reader.read({ statement: "SELECT 1" })), signal);
