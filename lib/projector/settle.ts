@@ -2,7 +2,7 @@
 //
 // Promises: an insert whose outcome is in doubt is settled by reading back, and only what is missing is inserted again; a
 // refusal of the data is bisected down to the record; the engine being down, slow or full changes nothing but time.
-// The reasoning is in docs/adr/0005-exactly-once.md.
+// The reasoning is in docs/adr/0007-exactly-once.md.
 
 import { newBatchId } from "../event/ids.ts";
 import { BatchBuilder, decodeBatch, draftOf, encodeBlock } from "../event/batch.ts";

@@ -16,12 +16,14 @@ export interface QueryRequest {
 }
 
 const PARAM = "param_";
+/** `curl -d` calls everything a form; a form is never meant here. */
+const TEXT_TYPES: ReadonlySet<string> = new Set(["text/plain", "application/x-www-form-urlencoded", "application/sql"]);
 
 /** @throws RelogError unsupported_media_type, bad_request or body_too_large */
 export async function readQueryRequest(c: Context, paramsBytesMax: number): Promise<QueryRequest> {
   const mediaType = (c.req.header("content-type") ?? "text/plain").split(";")[0]!.trim().toLowerCase();
   const text = decode(await c.req.arrayBuffer());
-  const request = mediaType === "application/json" ? fromJson(text) : mediaType === "text/plain" ? fromText(text, c) : undefined;
+  const request = TEXT_TYPES.has(mediaType) ? fromText(text, c) : mediaType === "application/json" ? fromJson(text) : undefined;
   if (request === undefined)
     throw new RelogError("unsupported_media_type", `Content-Type is ${mediaType}; send application/json or text/plain`);
   for (const name of Object.keys(request.params)) {
