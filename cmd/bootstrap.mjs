@@ -25,7 +25,7 @@ function fail(message) {
 
 /** Runs npm with its output on stderr, so that stdout stays the program's own. */
 function npm(args, cwd) {
-  const viaNode = process.env.npm_execpath && process.env.npm_execpath.endsWith(".js");
+  const viaNode = process.env.npm_execpath?.endsWith(".js");
   const command = viaNode ? process.execPath : "npm";
   const all = viaNode ? [process.env.npm_execpath, ...args] : args;
   // A parent npm exports its own settings; --omit and friends given to it must not change what is installed here.

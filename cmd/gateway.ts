@@ -4,8 +4,9 @@ import { Hono } from "hono";
 import { systemClock } from "../lib/base/clock.ts";
 import { integer } from "../lib/base/config.ts";
 import { devKeySettings, singleKey } from "../lib/base/dev-key.ts";
+import { RelogError } from "../lib/base/errors.ts";
 import { Health, healthRoutes } from "../lib/base/health.ts";
-import { httpSettings, serveHttp } from "../lib/base/http.ts";
+import { httpSettings, serveHttp, withContractErrors } from "../lib/base/http.ts";
 import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
 import { followParent } from "../lib/base/parent-pipe.ts";
 import { SCOPES } from "../lib/base/principal.ts";
@@ -40,15 +41,22 @@ const settings = settingsOrExit(
   },
   process.env,
   ({ appendTimeoutMs, dedupeWindowMs }) =>
-    appendTimeoutMs * 4 > dedupeWindowMs ? "RELOG_APPEND_TIMEOUT must be at most a quarter of RELOG_DEDUPE_WINDOW, or a retry could be stored twice" : undefined,
-  ({ bodyBytesMax, bytesInFlightMax }) => (bodyBytesMax > bytesInFlightMax ? "RELOG_BYTES_IN_FLIGHT_MAX must be at least RELOG_BODY_BYTES_MAX" : undefined),
+    appendTimeoutMs * 4 > dedupeWindowMs
+      ? "RELOG_APPEND_TIMEOUT must be at most a quarter of RELOG_DEDUPE_WINDOW, or a retry could be stored twice"
+      : undefined,
+  ({ bodyBytesMax, bytesInFlightMax }) =>
+    bodyBytesMax > bytesInFlightMax ? "RELOG_BYTES_IN_FLIGHT_MAX must be at least RELOG_BODY_BYTES_MAX" : undefined,
   ({ tenant }) => (isTenant(tenant) ? undefined : "RELOG_TENANT must be lower-case letters, digits, - or _, at most 63"),
 );
 
 await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) => {
   if (process.env.RELOG_PARENT_PIPE === "1") followParent(() => process.kill(process.pid, "SIGTERM"));
   health.notReady("start", "starting");
-  const front = { app: healthRoutes(health, telemetry.registry) };
+  const healthApp = healthRoutes(health, telemetry.registry);
+  const starting = new Hono().route("/", healthApp).all("*", () => {
+    throw new RelogError("not_ready", "the gateway is starting", { retryAfterS: 1 });
+  });
+  const front = { app: withContractErrors(starting, telemetry.log) };
   stack.use(await serveHttp(front, settings.listenHost, settings.port, "RELOG_GATEWAY_PORT"));
 
   const nc = await connectNats(settings, "gateway", telemetry.log, health);
@@ -56,11 +64,18 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
   await reconcileUntilDone(nc, topology(settings), telemetry.log, health, signal);
 
   const admitted = admission(settings, telemetry);
-  const accept = acceptor(settings, settings.shards, appender(nc, settings), (stream, seq) => envelopeAt(nc, stream, seq), systemClock, telemetry);
+  const accept = acceptor(
+    settings,
+    settings.shards,
+    appender(nc, settings),
+    (stream, seq) => envelopeAt(nc, stream, seq),
+    systemClock,
+    telemetry,
+  );
   const api = ingestApi(singleKey(settings.key, settings.tenant), accept, admitted, settings, telemetry);
   const tenantOf = (tenant: string) => (tenant === settings.tenant ? { tenant, keyId: "subject", scopes: SCOPES } : undefined);
   const handle = nativeIngest(tenantOf, accept, admitted, settings, telemetry);
   stack.use(serveQueue(nc, "ingest.*", "gateways", telemetry.log, handle));
-  front.app = new Hono().route("/", healthRoutes(health, telemetry.registry)).route("/", api);
+  front.app = withContractErrors(new Hono().route("/", healthApp).route("/", api), telemetry.log);
   health.notReady("start", undefined);
 });

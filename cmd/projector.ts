@@ -13,8 +13,8 @@ import { backoffMs, sleep } from "../lib/base/loop.ts";
 import { followParent } from "../lib/base/parent-pipe.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
 import { STREAMS } from "../lib/event/envelope.ts";
-import { checkpointKey } from "../lib/projector/checkpoint.ts";
 import type { Checkpoint } from "../lib/projector/checkpoint.ts";
+import { checkpointKey } from "../lib/projector/checkpoint.ts";
 import { failpointFrom } from "../lib/projector/failpoint.ts";
 import { projectorMetrics } from "../lib/projector/metrics.ts";
 import { projectorSettings, projectShard } from "../lib/projector/run.ts";
@@ -46,7 +46,8 @@ const settings = settingsOrExit(
     ...projectorSettings,
   },
   process.env,
-  ({ planRecordsEnough, planRecordsMax }) => (planRecordsEnough > planRecordsMax ? "RELOG_PLAN_RECORDS_ENOUGH must be at most RELOG_PLAN_RECORDS_MAX" : undefined),
+  ({ planRecordsEnough, planRecordsMax }) =>
+    planRecordsEnough > planRecordsMax ? "RELOG_PLAN_RECORDS_ENOUGH must be at most RELOG_PLAN_RECORDS_MAX" : undefined,
 );
 
 const MIGRATIONS = fileURLToPath(new URL("../schemas/clickhouse", import.meta.url));
@@ -80,7 +81,8 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
     const ports = {
       name,
       register: register<Checkpoint>(nc, checkpointKey(settings.site, settings.generation, shard)),
-      read: (from: number, bounds: { messagesMax: number; bytesMax: number }) => readStream(nc, stream, from, bounds, settings.requestTimeoutMs),
+      read: (from: number, bounds: { messagesMax: number; bytesMax: number }) =>
+        readStream(nc, stream, from, bounds, settings.requestTimeoutMs),
       facts: () => streamState(nc, stream),
       site: siteOf(store, generationDatabase(settings.generation), systemClock),
       park: async (letter: Parameters<typeof park>[0]) => {

@@ -3,8 +3,8 @@
 // Promises: every setting has a name, a unit, a default and a reason; all faults of a start are reported at once; a
 // value that starts with "file:" is read from that file, so that secrets need not stand in the environment.
 
-import { z } from "zod";
 import type { ZodType } from "zod";
+import { z } from "zod";
 
 export interface Setting<T> {
   /** Name of the environment variable. */

@@ -2,8 +2,8 @@
 
 import { createHash, timingSafeEqual } from "node:crypto";
 import { secret, text } from "./config.ts";
-import { SCOPES } from "./principal.ts";
 import type { Authenticate } from "./principal.ts";
+import { SCOPES } from "./principal.ts";
 
 export const devKeySettings = {
   key: secret("RELOG_KEY", undefined, "the API key of the one tenant; `npm start` makes one"),

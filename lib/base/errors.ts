@@ -16,7 +16,11 @@ export interface ErrorEntry {
 
 export const ERRORS = {
   // Credentials
-  unauthenticated: { status: 401, remedy: "fix", help: "Send `Authorization: Bearer <key>` or `X-API-Key: <key>` with a key of this installation." },
+  unauthenticated: {
+    status: 401,
+    remedy: "fix",
+    help: "Send `Authorization: Bearer <key>` or `X-API-Key: <key>` with a key of this installation.",
+  },
   forbidden: { status: 403, remedy: "fix", help: "Use a key with the scope that the message names." },
   // Requests
   not_found: { status: 404, remedy: "fix", help: "Check the path and the id; README.md lists the endpoints." },
@@ -26,26 +30,55 @@ export const ERRORS = {
   bad_request: { status: 400, remedy: "fix", help: "Correct what the message names and send the request again." },
   bad_encoding: { status: 400, remedy: "fix", help: "The body is not what Content-Encoding says; compress it again or drop the header." },
   empty_body: { status: 400, remedy: "fix", help: "Send at least one record." },
-  all_rejected: { status: 400, remedy: "fix", help: "No record of the request could be stored; `errors` lists the first ones with their reason." },
+  all_rejected: {
+    status: 400,
+    remedy: "fix",
+    help: "No record of the request could be stored; `errors` lists the first ones with their reason.",
+  },
   idempotency_key_invalid: { status: 400, remedy: "fix", help: "Use 1 to 200 printable ASCII characters without spaces." },
   idempotency_key_reused: { status: 422, remedy: "fix", help: "This key was used with another body; use a new key for a new body." },
   // Bounds
   body_too_large: { status: 413, remedy: "fix", help: "Send smaller requests, or raise the setting that the message names." },
   compression_ratio: { status: 413, remedy: "fix", help: "Send the body less compressed, or raise the setting that the message names." },
-  too_many_requests: { status: 429, remedy: "retry", help: "Wait as long as Retry-After says; send fewer, larger batches or add gateways." },
+  too_many_requests: {
+    status: 429,
+    remedy: "retry",
+    help: "Wait as long as Retry-After says; send fewer, larger batches or add gateways.",
+  },
   too_many_bytes: { status: 429, remedy: "retry", help: "Wait as long as Retry-After says; send less at once or add gateways." },
   // The streams
-  stream_full: { status: 503, remedy: "retry", help: "Retry after Retry-After; operators: projectors are behind or RELOG_STREAM_BYTES_MAX is too small." },
-  stream_unavailable: { status: 503, remedy: "retry", help: "Retry after Retry-After; operators: JetStream has no leader or cannot be reached." },
-  outcome_unknown: { status: 503, remedy: "retry", help: "The batch may be stored. Retry with the same Idempotency-Key and it is stored once." },
+  stream_full: {
+    status: 503,
+    remedy: "retry",
+    help: "Retry after Retry-After; operators: projectors are behind or RELOG_STREAM_BYTES_MAX is too small.",
+  },
+  stream_unavailable: {
+    status: 503,
+    remedy: "retry",
+    help: "Retry after Retry-After; operators: JetStream has no leader or cannot be reached.",
+  },
+  outcome_unknown: {
+    status: 503,
+    remedy: "retry",
+    help: "The batch may be stored. Retry with the same Idempotency-Key and it is stored once.",
+  },
+  not_ready: { status: 503, remedy: "retry", help: "This process is starting; `/readyz` says what it waits for." },
   draining: { status: 503, remedy: "retry", help: "This process is leaving; retry and another one answers." },
   // Queries
   query_refused: { status: 400, remedy: "fix", help: "Use only what docs/SQL.md lists." },
   query_invalid: { status: 400, remedy: "fix", help: "Correct the statement; the message points to the place." },
-  query_too_expensive: { status: 400, remedy: "fix", help: "Narrow the time range or aggregate more; the message names the limit and its setting." },
+  query_too_expensive: {
+    status: 400,
+    remedy: "fix",
+    help: "Narrow the time range or aggregate more; the message names the limit and its setting.",
+  },
   too_many_queries: { status: 429, remedy: "retry", help: "Wait for other queries to end, as long as Retry-After says." },
   store_unavailable: { status: 503, remedy: "retry", help: "ClickHouse cannot be reached. Ingestion goes on; retry after Retry-After." },
-  store_misconfigured: { status: 500, remedy: "operator", help: "The users or profiles of ClickHouse differ from ops/clickhouse; docs/SQL.md lists what the reader needs." },
+  store_misconfigured: {
+    status: 500,
+    remedy: "operator",
+    help: "The users or profiles of ClickHouse differ from ops/clickhouse; docs/SQL.md lists what the reader needs.",
+  },
   // Us
   internal: { status: 500, remedy: "operator", help: "This is a defect; the process's log has the details under the request id." },
 } as const satisfies Record<string, ErrorEntry>;

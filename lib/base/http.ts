@@ -3,8 +3,8 @@
 import { serve } from "@hono/node-server";
 import type { Context, Hono } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { errorBody, RelogError, toRelogError } from "./errors.ts";
 import { duration, text } from "./config.ts";
+import { errorBody, RelogError, toRelogError } from "./errors.ts";
 import type { Logger } from "./telemetry.ts";
 
 export const httpSettings = {
@@ -41,21 +41,35 @@ export interface Front {
  * Disposing stops taking connections, lets running requests finish for `graceMs` milliseconds, then closes what is left.
  * @throws Error that names the address and the setting when the port is taken
  */
-export async function serveHttp(front: Front | Pick<Hono, "fetch">, host: string, port: number, portSetting: string, graceMs = 10_000): Promise<HttpServer> {
+export async function serveHttp(
+  front: Front | Pick<Hono, "fetch">,
+  host: string,
+  port: number,
+  portSetting: string,
+  graceMs = 10_000,
+): Promise<HttpServer> {
   return await new Promise((resolve, reject) => {
-    const server = serve({ fetch: (request, env) => ("app" in front ? front.app : front).fetch(request, env), hostname: host, port, overrideGlobalObjects: false }, (info) => {
-      server.off("error", onError);
-      resolve({
-        port: info.port,
-        async [Symbol.asyncDispose]() {
-          const closed = new Promise<void>((done) => server.close(() => done()));
-          if ("closeIdleConnections" in server) server.closeIdleConnections();
-          const timer = setTimeout(() => "closeAllConnections" in server && server.closeAllConnections(), graceMs);
-          await closed;
-          clearTimeout(timer);
-        },
-      });
-    });
+    const server = serve(
+      {
+        fetch: (request, env) => ("app" in front ? front.app : front).fetch(request, env),
+        hostname: host,
+        port,
+        overrideGlobalObjects: false,
+      },
+      (info) => {
+        server.off("error", onError);
+        resolve({
+          port: info.port,
+          async [Symbol.asyncDispose]() {
+            const closed = new Promise<void>((done) => server.close(() => done()));
+            if ("closeIdleConnections" in server) server.closeIdleConnections();
+            const timer = setTimeout(() => "closeAllConnections" in server && server.closeAllConnections(), graceMs);
+            await closed;
+            clearTimeout(timer);
+          },
+        });
+      },
+    );
     function onError(error: NodeJS.ErrnoException): void {
       const taken = error.code === "EADDRINUSE" ? `port ${port} on ${host} is taken; move it with ${portSetting}` : error.message;
       reject(new Error(taken, { cause: error }));

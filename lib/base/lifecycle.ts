@@ -1,11 +1,11 @@
 // The life of a process: start in order, serve, drain on SIGTERM or SIGINT, stop in reverse, also after a failed start.
 
 import { readFileSync } from "node:fs";
-import { readSettings } from "./config.ts";
 import type { Environment, Settings, Values } from "./config.ts";
+import { readSettings } from "./config.ts";
 import { messageOf } from "./errors.ts";
-import { sleep } from "./loop.ts";
 import type { Health } from "./health.ts";
+import { sleep } from "./loop.ts";
 import type { Logger } from "./telemetry.ts";
 
 /** Reads the settings of a process; on faults, logs them all and ends the process with code 1. */

@@ -45,7 +45,12 @@ export class Bound {
 }
 
 /** Polls `probe` until it returns something other than undefined. @throws Error naming `what` after `timeoutMs` milliseconds */
-export async function waitFor<T>(what: string, probe: () => Promise<T | undefined> | T | undefined, timeoutMs = 15_000, everyMs = 25): Promise<T> {
+export async function waitFor<T>(
+  what: string,
+  probe: () => Promise<T | undefined> | T | undefined,
+  timeoutMs = 15_000,
+  everyMs = 25,
+): Promise<T> {
   const end = performance.now() + timeoutMs;
   for (;;) {
     const found = await probe();

@@ -28,7 +28,11 @@ export function credentialOf(header: (name: string) => string | undefined): stri
  * The principal behind a request's headers, if its credential has the scope.
  * @throws RelogError unauthenticated without a valid credential, forbidden without the scope
  */
-export async function authorize(authenticate: Authenticate, header: (name: string) => string | undefined, scope: Scope): Promise<Principal> {
+export async function authorize(
+  authenticate: Authenticate,
+  header: (name: string) => string | undefined,
+  scope: Scope,
+): Promise<Principal> {
   const credential = credentialOf(header);
   if (credential === undefined) throw new RelogError("unauthenticated", "the request carries no API key");
   const principal = await authenticate(credential);

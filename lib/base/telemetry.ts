@@ -3,9 +3,9 @@
 // Promises: logs are one JSON object a line on stdout (field names are those the ingest path knows by default), metrics
 // are Prometheus text; there is one registry a process and no global.
 
-import { pino } from "pino";
 import type { Logger } from "pino";
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import { pino } from "pino";
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
 export type { Logger } from "pino";
 
@@ -45,7 +45,11 @@ export function createTelemetry(component: string, level = "info", defaultMetric
     counter: (name, help, labels = []) => once(name, () => new Counter({ name, help, labelNames: [...labels], registers })),
     gauge: (name, help, labels = [], read) =>
       once(name, () => {
-        const collect = read ? async function (this: Gauge) { await read(this); } : undefined;
+        const collect = read
+          ? async function (this: Gauge) {
+              await read(this);
+            }
+          : undefined;
         return new Gauge({ name, help, labelNames: [...labels], registers, ...(collect ? { collect } : {}) });
       }),
     histogram: (name, help, buckets, labels = []) =>

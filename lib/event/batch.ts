@@ -7,10 +7,10 @@
 import { promisify } from "node:util";
 import { constants, zstdCompress, zstdDecompress } from "node:zlib";
 import { ByteReader, ByteWriter, LowCardinalityColumn, MapColumn, StringColumn } from "./native.ts";
-import { ATTRIBUTE_TYPES } from "./record.ts";
 import type { AttributeValue, CanonicalRecord, Pairs, RecordDraft } from "./record.ts";
-import { fromBytes, toBytes } from "./text.ts";
+import { ATTRIBUTE_TYPES } from "./record.ts";
 import type { ByteString } from "./text.ts";
+import { fromBytes, toBytes } from "./text.ts";
 
 export const SCHEMA_VERSION = 1;
 
@@ -258,7 +258,13 @@ function toValues(pairs: [ByteString, ByteString][], types: string): Record<stri
     const text = fromBytes(value);
     const type = types[i];
     values[fromBytes(key)] =
-      type === ATTRIBUTE_TYPES.number ? { number: text } : type === ATTRIBUTE_TYPES.json ? { json: text } : type === ATTRIBUTE_TYPES.boolean ? text === "true" : text;
+      type === ATTRIBUTE_TYPES.number
+        ? { number: text }
+        : type === ATTRIBUTE_TYPES.json
+          ? { json: text }
+          : type === ATTRIBUTE_TYPES.boolean
+            ? text === "true"
+            : text;
   }
   return values;
 }
@@ -277,7 +283,10 @@ export function draftOf(record: CanonicalRecord, draft: RecordDraft): void {
   draft.body = toBytes(record.body);
   draft.traceId = record.trace_id;
   draft.spanId = record.span_id;
-  for (const [pairs, values] of [[draft.attributes, record.attributes], [draft.resource, record.resource]] as const) {
+  for (const [pairs, values] of [
+    [draft.attributes, record.attributes],
+    [draft.resource, record.resource],
+  ] as const) {
     for (const [key, value] of Object.entries(values)) {
       if (typeof value === "string") pairs.add(toBytes(key), toBytes(value), ATTRIBUTE_TYPES.string);
       else if (typeof value === "boolean") pairs.add(toBytes(key), String(value), ATTRIBUTE_TYPES.boolean);

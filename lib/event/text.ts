@@ -7,7 +7,7 @@
 declare const byteString: unique symbol;
 export type ByteString = string & { readonly [byteString]?: true };
 
-const NON_ASCII = /[^\x00-\x7f]/; // biome-ignore lint/suspicious/noControlCharactersInRegex: the ASCII range starts at NUL
+const NON_ASCII = /[\u0080-\uffff]/;
 
 /** A JavaScript text as a byte string. Lone surrogates become U+FFFD. */
 export function toBytes(text: string): ByteString {

@@ -24,7 +24,14 @@ export function parseTime(text: ByteString, target: TimeTarget): string | undefi
   if (DIGITS.test(trimmed)) return parseEpoch(trimmed, target);
   const match = RFC3339.exec(trimmed);
   if (match === null) return `"${text.slice(0, 64)}" is neither RFC 3339 nor seconds, ms, us or ns since the epoch`;
-  const [year, month, day, hour, minute, second] = [1, 2, 3, 4, 5, 6].map((i) => Number(match[i] ?? 0)) as [number, number, number, number, number, number];
+  const [year, month, day, hour, minute, second] = [1, 2, 3, 4, 5, 6].map((i) => Number(match[i] ?? 0)) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
   if (!validCivil(year, month, day, hour, minute, second)) return `"${text.slice(0, 64)}" is no date and time that exists`;
   const offset = match[9] === undefined ? 0 : (match[9] === "-" ? -1 : 1) * (Number(match[10]) * 3600 + Number(match[11] ?? 0) * 60);
   const seconds = epochDays(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
@@ -72,7 +79,8 @@ function fastRfc3339(text: ByteString, target: TimeTarget): boolean {
     if (length === 21 || text.charCodeAt(19) !== 0x2e) return false;
     nanoseconds = digits(text, 20, length - 21) * 10 ** (9 - (length - 21));
   }
-  const separators = text.charCodeAt(4) === 0x2d && text.charCodeAt(7) === 0x2d && text.charCodeAt(13) === 0x3a && text.charCodeAt(16) === 0x3a;
+  const separators =
+    text.charCodeAt(4) === 0x2d && text.charCodeAt(7) === 0x2d && text.charCodeAt(13) === 0x3a && text.charCodeAt(16) === 0x3a;
   // A character that was no digit made its number NaN, and NaN fails every comparison.
   if (!separators || !(nanoseconds >= 0) || !validCivil(year, month, day, hour, minute, second) || year < 1970 || year > 2261) return false;
   target.seconds = epochDays(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;

@@ -6,22 +6,26 @@
 
 import { createHash } from "node:crypto";
 import type { Clock } from "../base/clock.ts";
-import { bytes, integer } from "../base/config.ts";
 import type { Values } from "../base/config.ts";
+import { bytes, integer } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
 import type { Telemetry } from "../base/telemetry.ts";
 import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
 import { BatchBuilder, encodeBlock, SCHEMA_VERSION } from "../event/batch.ts";
-import { envelopeHeaders } from "../event/envelope.ts";
 import type { Envelope } from "../event/envelope.ts";
+import { envelopeHeaders } from "../event/envelope.ts";
 import { newBatchId, newBatchIdOn, shardOf } from "../event/ids.ts";
 import type { RecordDraft, Rejection } from "../event/record.ts";
-import { recordLimits, recordSettings } from "./decoded.ts";
 import type { Decoded, RecordLimits } from "./decoded.ts";
+import { recordLimits, recordSettings } from "./decoded.ts";
 
 export const acceptSettings = {
   ...recordSettings,
-  messageBytesMax: bytes("RELOG_MESSAGE_BYTES_MAX", "512KiB", "a message is closed when its block, not compressed, has this many bytes; stock NATS takes 1 MiB"),
+  messageBytesMax: bytes(
+    "RELOG_MESSAGE_BYTES_MAX",
+    "512KiB",
+    "a message is closed when its block, not compressed, has this many bytes; stock NATS takes 1 MiB",
+  ),
   errorsReportedMax: integer("RELOG_ERRORS_REPORTED_MAX", "20", [1, 1000], "records", "rejected records that an answer lists one by one"),
 };
 
@@ -110,7 +114,11 @@ export function acceptor(
   const records = telemetry.counter("relog_ingest_records_total", "records acknowledged", ["source"]);
   const rawBytes = telemetry.counter("relog_ingest_bytes_total", "bytes of acknowledged records as sent, after decompression", ["source"]);
   const rejections = telemetry.counter("relog_ingest_rejected_total", "records rejected", ["source", "reason"]);
-  const ackLatency = telemetry.histogram("relog_ingest_append_seconds", "from the first append of a call to its last acknowledgement", LATENCY_BUCKETS_S);
+  const ackLatency = telemetry.histogram(
+    "relog_ingest_append_seconds",
+    "from the first append of a call to its last acknowledgement",
+    LATENCY_BUCKETS_S,
+  );
 
   return async (call, decode) => {
     const { tenant, source, idempotencyKey } = call;
@@ -127,7 +135,10 @@ export function acceptor(
     const receipt = await store(call, collected, now);
     end();
     records.inc({ source }, receipt.accepted);
-    rawBytes.inc({ source }, collected.blocks.reduce((sum, block) => sum + block.rawBytes, 0));
+    rawBytes.inc(
+      { source },
+      collected.blocks.reduce((sum, block) => sum + block.rawBytes, 0),
+    );
     return receipt;
 
     async function store(call: Call, collected: Collector, now: number): Promise<Receipt> {
@@ -165,7 +176,10 @@ export function acceptor(
           // An earlier call had this key: its receipt is the answer, and what it left unfinished is finished under its id.
           const first = await envelopeAt(appended.stream, appended.seq);
           if (first.bodyHash !== bodyHash) {
-            throw new RelogError("idempotency_key_reused", `the idempotency key belongs to batch ${first.batch}, whose body was another one`);
+            throw new RelogError(
+              "idempotency_key_reused",
+              `the idempotency key belongs to batch ${first.batch}, whose body was another one`,
+            );
           }
           id = first.batch;
           [accepted, rejected, duplicate] = [first.accepted, first.rejected, true];

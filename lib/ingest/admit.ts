@@ -1,13 +1,19 @@
 // What one process takes on at a time.
 
-import { bytes, integer } from "../base/config.ts";
 import type { Values } from "../base/config.ts";
+import { bytes, integer } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
 import { Bound } from "../base/loop.ts";
 import type { Telemetry } from "../base/telemetry.ts";
 
 export const admitSettings = {
-  requestsInFlightMax: integer("RELOG_REQUESTS_IN_FLIGHT_MAX", "1024", [1, 1_000_000], "requests", "calls being decoded and appended at once"),
+  requestsInFlightMax: integer(
+    "RELOG_REQUESTS_IN_FLIGHT_MAX",
+    "1024",
+    [1, 1_000_000],
+    "requests",
+    "calls being decoded and appended at once",
+  ),
   bytesInFlightMax: bytes("RELOG_BYTES_IN_FLIGHT_MAX", "96MiB", "bytes of bodies held at once; with it a gateway stays below 300 MB"),
 };
 

@@ -5,16 +5,26 @@
 
 import { promisify } from "node:util";
 import { gunzip, inflate, zstdDecompress } from "node:zlib";
-import { bytes, integer } from "../base/config.ts";
 import type { Values } from "../base/config.ts";
+import { bytes, integer } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
 import type { Bound } from "../base/loop.ts";
 import { ByteWriter } from "../event/native.ts";
 
 export const bodySettings = {
   bodyBytesMax: bytes("RELOG_BODY_BYTES_MAX", "32MiB", "one request body as sent"),
-  decodedBytesMax: bytes("RELOG_BODY_DECODED_BYTES_MAX", "64MiB", "one request body after decompression; OTLP receivers commonly allow as much"),
-  ratioMax: integer("RELOG_BODY_RATIO_MAX", "200", [1, 100_000], "times", "how much larger a body may become; logs reach 5 to 50, bombs 1000"),
+  decodedBytesMax: bytes(
+    "RELOG_BODY_DECODED_BYTES_MAX",
+    "64MiB",
+    "one request body after decompression; OTLP receivers commonly allow as much",
+  ),
+  ratioMax: integer(
+    "RELOG_BODY_RATIO_MAX",
+    "200",
+    [1, 100_000],
+    "times",
+    "how much larger a body may become; logs reach 5 to 50, bombs 1000",
+  ),
 };
 
 const ENCODINGS = { gzip: promisify(gunzip), "x-gzip": promisify(gunzip), deflate: promisify(inflate), zstd: promisify(zstdDecompress) };
@@ -46,7 +56,8 @@ export async function readBody(
   inFlight: Bound,
 ): Promise<Body> {
   const encoding = encodingOf(contentEncoding);
-  if (contentLength !== undefined && contentLength > settings.bodyBytesMax) throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
+  if (contentLength !== undefined && contentLength > settings.bodyBytesMax)
+    throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
   let taken = 0;
   const buffer = new ByteWriter(contentLength ?? 0);
   const release = (): void => {
@@ -57,7 +68,11 @@ export async function readBody(
   const take = (amount: number): void => {
     if (amount <= 0) return;
     if (!inFlight.tryTake(amount)) {
-      throw new RelogError("too_many_bytes", `${inFlight.used} bytes of bodies are in flight; RELOG_BYTES_IN_FLIGHT_MAX allows ${inFlight.max}`, { retryAfterS: 1 });
+      throw new RelogError(
+        "too_many_bytes",
+        `${inFlight.used} bytes of bodies are in flight; RELOG_BYTES_IN_FLIGHT_MAX allows ${inFlight.max}`,
+        { retryAfterS: 1 },
+      );
     }
     taken += amount;
   };
@@ -83,7 +98,10 @@ function encodingOf(header: string | undefined): Encoding | undefined {
   const name = (header ?? "identity").trim().toLowerCase();
   if (name === "identity" || name === "") return undefined;
   if (name in ENCODINGS) return name as Encoding;
-  throw new RelogError("unsupported_media_type", `Content-Encoding "${name.slice(0, 40)}" is not known; use identity, gzip, zstd or deflate`);
+  throw new RelogError(
+    "unsupported_media_type",
+    `Content-Encoding "${name.slice(0, 40)}" is not known; use identity, gzip, zstd or deflate`,
+  );
 }
 
 async function decode(sent: Buffer, encoding: Encoding, settings: Values<typeof bodySettings>): Promise<Buffer> {
@@ -94,7 +112,10 @@ async function decode(sent: Buffer, encoding: Encoding, settings: Values<typeof 
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE") {
       if (limit === settings.decodedBytesMax) throw tooLarge("allowed after decompression", limit, "RELOG_BODY_DECODED_BYTES_MAX");
-      throw new RelogError("compression_ratio", `the body grows more than ${settings.ratioMax} times when decompressed (RELOG_BODY_RATIO_MAX)`);
+      throw new RelogError(
+        "compression_ratio",
+        `the body grows more than ${settings.ratioMax} times when decompressed (RELOG_BODY_RATIO_MAX)`,
+      );
     }
     throw new RelogError("bad_encoding", `the body is not valid ${encoding}`, { cause: error });
   }

@@ -1,12 +1,18 @@
 // What every protocol's decoder speaks: where good and bad records go, and the bounds of one record.
 
-import { bytes, duration, integer } from "../base/config.ts";
 import type { Values } from "../base/config.ts";
+import { bytes, duration, integer } from "../base/config.ts";
 import type { RecordDraft, Rejection, RejectionCode } from "../event/record.ts";
 
 export const recordSettings = {
   recordBytesMax: bytes("RELOG_RECORD_BYTES_MAX", "256KiB", "one record as sent; a larger line is a file, not a log line"),
-  attributesMax: integer("RELOG_RECORD_ATTRIBUTES_MAX", "256", [1, 10_000], "attributes", "attributes and resource attributes of one record"),
+  attributesMax: integer(
+    "RELOG_RECORD_ATTRIBUTES_MAX",
+    "256",
+    [1, 10_000],
+    "attributes",
+    "attributes and resource attributes of one record",
+  ),
   depthMax: integer("RELOG_RECORD_DEPTH_MAX", "32", [1, 512], "levels", "nesting of objects and arrays in one record"),
   keyBytesMax: bytes("RELOG_RECORD_KEY_BYTES_MAX", "512B", "one flattened attribute key"),
   futureMaxMs: duration("RELOG_RECORD_FUTURE_MAX", "1d", "how far ahead of the gateway's clock a record's time may be"),
@@ -41,7 +47,10 @@ export function recordLimits(settings: Values<typeof recordSettings>, nowMs: num
   function checkPairs(keys: readonly string[]): Fault | undefined {
     for (const key of keys) {
       if (key.length > settings.keyBytesMax) {
-        return { code: "key_too_long", message: `a key has ${key.length} bytes; RELOG_RECORD_KEY_BYTES_MAX allows ${settings.keyBytesMax}` };
+        return {
+          code: "key_too_long",
+          message: `a key has ${key.length} bytes; RELOG_RECORD_KEY_BYTES_MAX allows ${settings.keyBytesMax}`,
+        };
       }
     }
     return undefined;
@@ -50,18 +59,27 @@ export function recordLimits(settings: Values<typeof recordSettings>, nowMs: num
   return {
     bytesMax: settings.recordBytesMax,
     depthMax: settings.depthMax,
-    tooLarge: (size) => ({ code: "record_too_large", message: `the record has ${size} bytes; RELOG_RECORD_BYTES_MAX allows ${settings.recordBytesMax}` }),
+    tooLarge: (size) => ({
+      code: "record_too_large",
+      message: `the record has ${size} bytes; RELOG_RECORD_BYTES_MAX allows ${settings.recordBytesMax}`,
+    }),
     check(draft) {
       if (draft.seconds < 0) {
         draft.seconds = nowSeconds;
         draft.nanoseconds = nowNanoseconds;
       } else if (draft.seconds > latestSeconds) {
         const time = new Date(draft.seconds * 1000).toISOString();
-        return { code: "timestamp_in_future", message: `the time ${time} is more than ${settings.futureMaxMs} ms ahead; RELOG_RECORD_FUTURE_MAX sets that` };
+        return {
+          code: "timestamp_in_future",
+          message: `the time ${time} is more than ${settings.futureMaxMs} ms ahead; RELOG_RECORD_FUTURE_MAX sets that`,
+        };
       }
       const count = draft.attributes.keys.length + draft.resource.keys.length;
       if (count > settings.attributesMax) {
-        return { code: "too_many_attributes", message: `the record has ${count} attributes; RELOG_RECORD_ATTRIBUTES_MAX allows ${settings.attributesMax}` };
+        return {
+          code: "too_many_attributes",
+          message: `the record has ${count} attributes; RELOG_RECORD_ATTRIBUTES_MAX allows ${settings.attributesMax}`,
+        };
       }
       return checkPairs(draft.attributes.keys) ?? checkPairs(draft.resource.keys);
     },

@@ -4,23 +4,24 @@
 // a reason and, when a retry helps, Retry-After.
 
 import type { HttpBindings } from "@hono/node-server";
-import { Hono } from "hono";
 import type { Context } from "hono";
+import { Hono } from "hono";
 import type { Values } from "../base/config.ts";
 import { RelogError, toRelogError } from "../base/errors.ts";
 import { withContractErrors } from "../base/http.ts";
-import { authorize } from "../base/principal.ts";
 import type { Authenticate } from "../base/principal.ts";
-import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
+import { authorize } from "../base/principal.ts";
 import type { Telemetry } from "../base/telemetry.ts";
+import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
 import type { Accept } from "./accept.ts";
 import type { Admission } from "./admit.ts";
-import { bodySettings, readBody } from "./body.ts";
+import { type bodySettings, readBody } from "./body.ts";
 import { decodeNdjson } from "./ndjson/decode.ts";
 import { fieldMaps, RENAME_PARAMETERS } from "./ndjson/rename.ts";
 
 /** Types that are certainly something else than JSON; anything else is tried, because `curl -d` says "form". */
 const FOREIGN_TYPE = /^(multipart\/|application\/(x-protobuf|vnd\.|octet-stream\+)|image\/|audio\/|video\/)/i;
+const NO_CHUNKS: AsyncIterable<Uint8Array> = new Blob([]).stream();
 const PARAMETERS: readonly string[] = RENAME_PARAMETERS;
 
 export function ingestApi(
@@ -33,7 +34,9 @@ export function ingestApi(
   const app = new Hono();
   const fieldMapOf = fieldMaps();
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
-  const latency = telemetry.histogram("relog_ingest_request_seconds", "from the head of a request to its answer", LATENCY_BUCKETS_S, ["source"]);
+  const latency = telemetry.histogram("relog_ingest_request_seconds", "from the head of a request to its answer", LATENCY_BUCKETS_S, [
+    "source",
+  ]);
 
   app.post("/v1/ingest", async (c) => {
     const end = latency.startTimer({ source: "ndjson" });
@@ -41,10 +44,14 @@ export function ingestApi(
       const principal = await authorize(authenticate, (name) => c.req.header(name), "ingest");
       const contentType = c.req.header("content-type") ?? "";
       if (FOREIGN_TYPE.test(contentType)) {
-        throw new RelogError("unsupported_media_type", `Content-Type "${contentType.slice(0, 80)}" is not taken here; send application/x-ndjson or application/json`);
+        throw new RelogError(
+          "unsupported_media_type",
+          `Content-Type "${contentType.slice(0, 80)}" is not taken here; send application/x-ndjson or application/json`,
+        );
       }
       const unknown = Object.keys(c.req.query()).find((name) => !PARAMETERS.includes(name));
-      if (unknown !== undefined) throw new RelogError("bad_request", `there is no parameter "${unknown.slice(0, 80)}"; known are ${PARAMETERS.join(", ")}`);
+      if (unknown !== undefined)
+        throw new RelogError("bad_request", `there is no parameter "${unknown.slice(0, 80)}"; known are ${PARAMETERS.join(", ")}`);
       const fields = fieldMapOf((name) => c.req.query(name));
       const body = await readBody(chunksOf(c), contentLengthOf(c), c.req.header("content-encoding"), settings, admission.bytes);
       try {
@@ -76,7 +83,5 @@ function contentLengthOf(c: Context): number | undefined {
 
 /** The body's chunks: from Node's socket when there is one (cheaper), else from the request. */
 function chunksOf(c: Context): AsyncIterable<Uint8Array> {
-  return (c.env as Partial<HttpBindings> | undefined)?.incoming ?? c.req.raw.body ?? emptyBody();
+  return (c.env as Partial<HttpBindings> | undefined)?.incoming ?? c.req.raw.body ?? NO_CHUNKS;
 }
-
-async function* emptyBody(): AsyncGenerator<Uint8Array> {}

@@ -5,18 +5,40 @@
 // and one read.
 
 import type { Clock } from "../base/clock.ts";
-import { bytes, duration, integer } from "../base/config.ts";
 import type { Values } from "../base/config.ts";
+import { bytes, duration, integer } from "../base/config.ts";
 import { sleep } from "../base/loop.ts";
-import { judge } from "./message.ts";
 import type { StoredMessage, Verdict } from "./message.ts";
+import { judge } from "./message.ts";
 
 export const gatherSettings = {
-  planRecordsMax: integer("RELOG_PLAN_RECORDS_MAX", "200000", [1, 10_000_000], "records", "one insert; larger ones are cheaper for ClickHouse and cost it memory"),
-  planRecordsEnough: integer("RELOG_PLAN_RECORDS_ENOUGH", "50000", [1, 10_000_000], "records", "an insert of this size does not wait for company"),
+  planRecordsMax: integer(
+    "RELOG_PLAN_RECORDS_MAX",
+    "200000",
+    [1, 10_000_000],
+    "records",
+    "one insert; larger ones are cheaper for ClickHouse and cost it memory",
+  ),
+  planRecordsEnough: integer(
+    "RELOG_PLAN_RECORDS_ENOUGH",
+    "50000",
+    [1, 10_000_000],
+    "records",
+    "an insert of this size does not wait for company",
+  ),
   planBytesMax: bytes("RELOG_PLAN_BYTES_MAX", "16MiB", "compressed bytes of one insert, and so the projector's memory per shard"),
-  planPartitionsMax: integer("RELOG_PLAN_PARTITIONS_MAX", "4", [1, 1000], "days", "days that one insert may touch, if its first message alone does not touch more"),
-  lingerMs: duration("RELOG_PLAN_LINGER", "300ms", "how long a small insert waits for company; half of what a line may take to be searchable"),
+  planPartitionsMax: integer(
+    "RELOG_PLAN_PARTITIONS_MAX",
+    "4",
+    [1, 1000],
+    "days",
+    "days that one insert may touch, if its first message alone does not touch more",
+  ),
+  lingerMs: duration(
+    "RELOG_PLAN_LINGER",
+    "300ms",
+    "how long a small insert waits for company; half of what a line may take to be searchable",
+  ),
   pollMs: duration("RELOG_PLAN_POLL", "100ms", "how often an idle projector looks at a stream"),
 };
 
@@ -24,7 +46,11 @@ export const gatherSettings = {
 export type ReadStream = (
   from: number,
   bounds: { readonly messagesMax: number; readonly bytesMax: number },
-) => Promise<{ readonly messages: StoredMessage[]; readonly pending: number; readonly missing: { readonly from: number; readonly to: number } | undefined }>;
+) => Promise<{
+  readonly messages: StoredMessage[];
+  readonly pending: number;
+  readonly missing: { readonly from: number; readonly to: number } | undefined;
+}>;
 
 export interface Gathered {
   readonly verdicts: Verdict[];
@@ -57,7 +83,8 @@ export class Gatherer {
     if (this.#held[0]?.seq !== from) this.#held = [];
     for (;;) {
       while (this.#held.length > 0 && taken.take(this.#held[0]!)) this.#held.shift();
-      if (this.#held.length > 0 || taken.records >= this.#settings.planRecordsEnough) return { verdicts: taken.verdicts, missing: undefined };
+      if (this.#held.length > 0 || taken.records >= this.#settings.planRecordsEnough)
+        return { verdicts: taken.verdicts, missing: undefined };
       const at = from + taken.verdicts.length;
       const { messages, pending, missing } = await this.#read(at, { messagesMax: READ_MESSAGES_MAX, bytesMax: READ_BYTES_MAX });
       const now = this.#clock.monotonicMs();

@@ -1,8 +1,8 @@
 // What the projector makes of one message, without opening its frame. Pure: settling a plan again comes to the same verdicts.
 
 import { SCHEMA_VERSION } from "../event/batch.ts";
-import { readEnvelope } from "../event/envelope.ts";
 import type { Envelope } from "../event/envelope.ts";
+import { readEnvelope } from "../event/envelope.ts";
 
 /** The shape of lib/streams/read.ts's messages. */
 export interface StoredMessage {
@@ -54,12 +54,14 @@ export function judge(message: StoredMessage): Verdict {
   const poison = (reason: DeadReason, detail: string): Poison => ({ kind: "poison", seq: message.seq, message, tenant, reason, detail });
   const envelope = readEnvelope(message.header);
   if ("fault" in envelope) return poison("envelope_invalid", envelope.fault);
-  if (envelope.schema !== SCHEMA_VERSION) return poison("schema_unknown", `schema version ${envelope.schema} is not known to this version of relog`);
+  if (envelope.schema !== SCHEMA_VERSION)
+    return poison("schema_unknown", `schema version ${envelope.schema} is not known to this version of relog`);
   if (envelope.tenant !== tenant) return poison("tenant_mismatch", `the subject says ${tenant}, the header ${envelope.tenant}`);
   if (envelope.records === 0) return poison("envelope_invalid", "the message says that it holds no records");
   const size = frameContentSize(message.payload);
   if (size === undefined) return poison("frame_invalid", "the payload is no zstd frame with a content size");
-  if (size > BLOCK_BYTES_MAX) return poison("frame_too_large", `the frame says that it holds ${size} bytes; at most ${BLOCK_BYTES_MAX} are taken`);
+  if (size > BLOCK_BYTES_MAX)
+    return poison("frame_too_large", `the frame says that it holds ${size} bytes; at most ${BLOCK_BYTES_MAX} are taken`);
   return { kind: "batch", seq: message.seq, message, envelope };
 }
 

@@ -1,7 +1,7 @@
 // The projector's numbers: how far behind, how fast, how often in doubt.
 
-import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
 import type { Telemetry } from "../base/telemetry.ts";
+import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
 
 export type ProjectorMetrics = ReturnType<typeof projectorMetrics>;
 
@@ -28,10 +28,24 @@ export function projectorMetrics(telemetry: Telemetry, now: () => number) {
     records: telemetry.counter("relog_projector_records_total", "records stored", labels),
     settles: telemetry.counter("relog_projector_settles_total", "inserts whose outcome was in doubt and read back", labels),
     faults: telemetry.counter("relog_projector_faults_total", "times a shard stumbled and began again", labels),
-    holes: telemetry.counter("relog_projector_missing_sequences_total", "sequences that the stream lost before they were projected", labels),
+    holes: telemetry.counter(
+      "relog_projector_missing_sequences_total",
+      "sequences that the stream lost before they were projected",
+      labels,
+    ),
     dead: telemetry.counter("relog_projector_dead_letters_total", "messages or records parked", ["shard", "reason"]),
-    insertSeconds: telemetry.histogram("relog_projector_insert_seconds", "a plan, from its first attempt to its end", LATENCY_BUCKETS_S, labels),
-    planRecords: telemetry.histogram("relog_projector_plan_records", "records of a plan", [1, 10, 100, 1e3, 1e4, 5e4, 1e5, 2e5, 1e6], labels),
+    insertSeconds: telemetry.histogram(
+      "relog_projector_insert_seconds",
+      "a plan, from its first attempt to its end",
+      LATENCY_BUCKETS_S,
+      labels,
+    ),
+    planRecords: telemetry.histogram(
+      "relog_projector_plan_records",
+      "records of a plan",
+      [1, 10, 100, 1e3, 1e4, 5e4, 1e5, 2e5, 1e6],
+      labels,
+    ),
     waiting: (shard: string, yes: boolean) => blocked.set({ shard }, yes ? 1 : 0),
     /** Owns a shard's lag until `undefined` is given. */
     lag(shard: string, read: (() => Promise<number>) | undefined) {

@@ -4,22 +4,22 @@
 // one owner makes progress; a stream that was replaced stops the worker with an alarm instead of mixing two histories.
 
 import type { Clock } from "../base/clock.ts";
-import { duration } from "../base/config.ts";
 import type { Values } from "../base/config.ts";
+import { duration } from "../base/config.ts";
 import { messageOf } from "../base/errors.ts";
 import type { Health } from "../base/health.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
 import type { Logger } from "../base/telemetry.ts";
 import { newBatchId } from "../event/ids.ts";
-import { acquire, LeaseLost } from "./checkpoint.ts";
 import type { CheckpointRegister, Claim, Plan } from "./checkpoint.ts";
-import { Gatherer, gatherSettings } from "./gather.ts";
+import { acquire, LeaseLost } from "./checkpoint.ts";
 import type { Gathered, ReadStream } from "./gather.ts";
-import { judge } from "./message.ts";
+import { Gatherer, gatherSettings } from "./gather.ts";
 import type { Verdict } from "./message.ts";
+import { judge } from "./message.ts";
 import type { ProjectorMetrics } from "./metrics.ts";
-import { Settler } from "./settle.ts";
 import type { Failpoint, Park, SitePort } from "./settle.ts";
+import { Settler } from "./settle.ts";
 
 export const projectorSettings = {
   ...gatherSettings,
@@ -87,7 +87,10 @@ export async function projectShard(
       if (abandon.aborted) return;
       metrics.faults.inc({ shard: ports.name });
       health.warn(subject, messageOf(error));
-      log.error({ shard: ports.name, err: error }, error instanceof StreamReplaced ? "the projection halts" : "the projection stumbled; it tries again");
+      log.error(
+        { shard: ports.name, err: error },
+        error instanceof StreamReplaced ? "the projection halts" : "the projection stumbled; it tries again",
+      );
       await sleep(error instanceof StreamReplaced ? RETRY_MAX_MS : backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS), leave);
     }
   }
@@ -99,7 +102,12 @@ export async function projectShard(
 
   async function own(claim: Claim): Promise<void> {
     await checkStream(claim);
-    const settler = new Settler(ports.site(() => claim.deadline), ports.park, eventsOf(), ports.failpoint);
+    const settler = new Settler(
+      ports.site(() => claim.deadline),
+      ports.park,
+      eventsOf(),
+      ports.failpoint,
+    );
     const gatherer = new Gatherer(ports.read, settings, clock);
     if (claim.value.plan !== null) await resume(claim, settler, claim.value.plan);
     let ahead: Promise<Gathered | undefined> | undefined;
@@ -160,7 +168,9 @@ export async function projectShard(
     const facts = await ports.facts();
     const { stream, next } = claim.value;
     if (facts.created !== stream) {
-      throw new StreamReplaced(`the stream was created at ${facts.created}, but the checkpoint is of one created at ${stream}: rebuild the projection`);
+      throw new StreamReplaced(
+        `the stream was created at ${facts.created}, but the checkpoint is of one created at ${stream}: rebuild the projection`,
+      );
     }
     if (next > facts.lastSeq + 1) {
       throw new StreamReplaced(`the stream ends at ${facts.lastSeq}, but ${next - 1} was projected: the stream lost messages`);
@@ -191,7 +201,10 @@ export async function projectShard(
         log.warn({ shard: ports.name, plan, why }, "the outcome of an insert is in doubt; reading back");
       },
       refused: (plan: Plan, code: number | undefined, message: string) =>
-        log.warn({ shard: ports.name, plan, code, why: message.slice(0, 300) }, "the engine refuses an insert's data; looking for the cause"),
+        log.warn(
+          { shard: ports.name, plan, code, why: message.slice(0, 300) },
+          "the engine refuses an insert's data; looking for the cause",
+        ),
       waiting: (why: string | undefined) => {
         metrics.waiting(ports.name, why !== undefined);
         health.warn(subject, why === undefined ? undefined : `the plan waits: ${why.slice(0, 300)}`);

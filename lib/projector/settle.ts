@@ -4,12 +4,12 @@
 // refusal of the data is bisected down to the record; the engine being down, slow or full changes nothing but time.
 // The reasoning is in docs/adr/0007-exactly-once.md.
 
-import { newBatchId } from "../event/ids.ts";
-import { BatchBuilder, decodeBatch, draftOf, encodeBlock } from "../event/batch.ts";
-import type { DecodedRecord } from "../event/batch.ts";
-import { RecordDraft } from "../event/record.ts";
-import { backoffMs, sleep } from "../base/loop.ts";
 import { messageOf } from "../base/errors.ts";
+import { backoffMs, sleep } from "../base/loop.ts";
+import type { DecodedRecord } from "../event/batch.ts";
+import { BatchBuilder, decodeBatch, draftOf, encodeBlock } from "../event/batch.ts";
+import { newBatchId } from "../event/ids.ts";
+import { RecordDraft } from "../event/record.ts";
 import type { Plan } from "./checkpoint.ts";
 import type { Batch, DeadReason, StoredMessage, Verdict } from "./message.ts";
 
@@ -23,7 +23,12 @@ export interface SitePort {
     signal?: AbortSignal;
   }): Promise<{ kind: "stored" } | { kind: "data" | "fenced" | "busy" | "unknown"; code: number | undefined; message: string }>;
   /** Lines of batches that are stored. */
-  presence(request: { tenants: readonly string[]; batches: readonly string[]; minTimestamp: bigint; maxTimestamp: bigint }): Promise<Map<string, number[]>>;
+  presence(request: {
+    tenants: readonly string[];
+    batches: readonly string[];
+    minTimestamp: bigint;
+    maxTimestamp: bigint;
+  }): Promise<Map<string, number[]>>;
   /** Ends running inserts of a token. */
   kill(token: string): Promise<void>;
 }
@@ -99,7 +104,8 @@ export class Settler {
   async found(plan: Plan, verdicts: readonly Verdict[], signal: AbortSignal): Promise<void> {
     await this.#parkPoison(verdicts);
     const units = batchesOf(verdicts);
-    if (units.length > 0) await this.#settle(plan, units, signal, { kind: "unknown", code: undefined, message: "the plan was found at start" });
+    if (units.length > 0)
+      await this.#settle(plan, units, signal, { kind: "unknown", code: undefined, message: "the plan was found at start" });
   }
 
   async #settle(plan: Plan, units: readonly Unit[], signal: AbortSignal, first: Failure): Promise<void> {
@@ -129,7 +135,9 @@ export class Settler {
         // Nothing is there: the same rows under the same token, so that a late twin of the first attempt is a duplicate.
         // Something is there, or the token was tried and is not trusted: only what is missing, under a fresh token.
         const outcome =
-          untouched && round === 0 ? await this.#insertWhole(plan.token, units, signal) : await this.#insertUnits(freshToken(plan), missing, signal);
+          untouched && round === 0
+            ? await this.#insertWhole(plan.token, units, signal)
+            : await this.#insertUnits(freshToken(plan), missing, signal);
         this.#failpoint("reinserted");
         failure = outcome.kind === "stored" ? undefined : outcome;
         unexplained = outcome.kind === "unknown" ? unexplained + 1 : 0;
@@ -147,12 +155,18 @@ export class Settler {
   }
 
   /** What of the units is not in the table and not parked, and whether nothing at all of them is in the table. */
-  async #missing(units: readonly Unit[], parked: ReadonlyMap<number, ReadonlySet<number>>): Promise<{ missing: Unit[]; untouched: boolean }> {
+  async #missing(
+    units: readonly Unit[],
+    parked: ReadonlyMap<number, ReadonlySet<number>>,
+  ): Promise<{ missing: Unit[]; untouched: boolean }> {
     const envelopes = units.map((unit) => unit.batch.envelope);
     const present = await this.#site.presence({
       tenants: [...new Set(envelopes.map((envelope) => envelope.tenant))],
       batches: [...new Set(envelopes.map((envelope) => envelope.batch))],
-      minTimestamp: envelopes.reduce((min, envelope) => (envelope.minTimestamp < min ? envelope.minTimestamp : min), envelopes[0]!.minTimestamp),
+      minTimestamp: envelopes.reduce(
+        (min, envelope) => (envelope.minTimestamp < min ? envelope.minTimestamp : min),
+        envelopes[0]!.minTimestamp,
+      ),
       maxTimestamp: envelopes.reduce((max, envelope) => (envelope.maxTimestamp > max ? envelope.maxTimestamp : max), 0n),
     });
     const lines = new Map([...present].map(([batch, found]) => [batch, new Set(found)]));
@@ -172,7 +186,13 @@ export class Settler {
   }
 
   async #insertWhole(token: string, units: readonly Unit[], signal: AbortSignal): Promise<Outcome> {
-    return await this.#site.insert({ token, attempt: this.#attempt++, frames: units.map((unit) => unit.batch.message.payload), records: recordsOf(units), signal });
+    return await this.#site.insert({
+      token,
+      attempt: this.#attempt++,
+      frames: units.map((unit) => unit.batch.message.payload),
+      records: recordsOf(units),
+      signal,
+    });
   }
 
   async #insertUnits(token: string, units: readonly Unit[], signal: AbortSignal): Promise<Outcome> {
@@ -207,7 +227,14 @@ export class Settler {
     const { message, envelope, seq } = unit.batch;
     const lines = unit.lines ?? linesOf(unit);
     const frame = unit.lines === undefined || reason === "records_missing" ? undefined : await sliceFrame(unit);
-    await this.#park({ message, tenant: envelope.tenant, reason, detail, frame, lines: unit.lines === undefined ? "all" : unit.lines.join(",") });
+    await this.#park({
+      message,
+      tenant: envelope.tenant,
+      reason,
+      detail,
+      frame,
+      lines: unit.lines === undefined ? "all" : unit.lines.join(","),
+    });
     this.#failpoint("parked");
     parked.set(seq, new Set([...(parked.get(seq) ?? []), ...lines]));
   }
@@ -275,7 +302,12 @@ async function sliceFrame(unit: Unit): Promise<Uint8Array> {
   }
   const kept = records.filter((record) => wanted.has(record.line) && record.tenant === unit.batch.envelope.tenant);
   const absent = [...wanted].filter((line) => !kept.some((record) => record.line === line));
-  if (absent.length > 0) throw new BlockError({ batch: unit.batch, lines: absent }, "records_missing", `the block lacks ${absent.length} lines that its envelope names`);
+  if (absent.length > 0)
+    throw new BlockError(
+      { batch: unit.batch, lines: absent },
+      "records_missing",
+      `the block lacks ${absent.length} lines that its envelope names`,
+    );
   const builder = new BatchBuilder();
   const draft = new RecordDraft();
   for (const record of kept) {
@@ -283,6 +315,11 @@ async function sliceFrame(unit: Unit): Promise<Uint8Array> {
     builder.add(draft);
   }
   const observedMs = Number(BigInt(kept[0]!.observed_timestamp) / 1_000_000n);
-  const block = builder.finish(unit.batch.envelope.tenant, unit.batch.envelope.batch, observedMs, kept.map((record) => record.line));
+  const block = builder.finish(
+    unit.batch.envelope.tenant,
+    unit.batch.envelope.batch,
+    observedMs,
+    kept.map((record) => record.line),
+  );
   return await encodeBlock(block);
 }

@@ -45,7 +45,8 @@ export function siteOf(store: StorePorts, database: string, clock: Clock): (dead
       } catch (error) {
         return { kind: "busy", code: undefined, message: (error as Error).message };
       }
-      if (clock.monotonicMs() > deadline() - FENCE_MARGIN_MS) return { kind: "fenced", code: undefined, message: "the lease is about to end" };
+      if (clock.monotonicMs() > deadline() - FENCE_MARGIN_MS)
+        return { kind: "fenced", code: undefined, message: "the lease is about to end" };
       const request = { database, token, queryId: `${token}/${attempt}`, frames, records, fenceMs };
       const outcome = await store.insert(signal === undefined ? request : { ...request, signal });
       // The engine may have come back with another clock.

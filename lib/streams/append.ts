@@ -4,16 +4,20 @@
 // de-duplication id until the deadline, which is far inside the window; what cannot be stored is a RelogError that says
 // whether a retry helps.
 
-import { ErrorCode, headers, NatsError } from "nats";
 import type { NatsConnection } from "nats";
-import { duration } from "../base/config.ts";
+import { ErrorCode, headers, NatsError } from "nats";
 import type { Values } from "../base/config.ts";
+import { duration } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
 import { SUBJECTS } from "../event/envelope.ts";
 
 export const appendSettings = {
-  appendTimeoutMs: duration("RELOG_APPEND_TIMEOUT", "20s", "how long one message is tried; longer than a leader election, far shorter than the window"),
+  appendTimeoutMs: duration(
+    "RELOG_APPEND_TIMEOUT",
+    "20s",
+    "how long one message is tried; longer than a leader election, far shorter than the window",
+  ),
   ackTimeoutMs: duration("RELOG_ACK_TIMEOUT", "5s", "wait for one acknowledgement before the message is sent again under the same id"),
 };
 

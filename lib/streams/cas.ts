@@ -4,8 +4,8 @@
 // by reading back from the leader, never by guessing. Works on the bucket's stream itself (NATS ADR-8), because the
 // client's KV view cannot express "still absent" as a revision and may read from a replica that lags.
 
-import { NatsError } from "nats";
 import type { NatsConnection } from "nats";
+import { NatsError } from "nats";
 import { STREAMS } from "../event/envelope.ts";
 
 const WRONG_LAST_SEQUENCE = 10_071;

@@ -1,10 +1,10 @@
 // The connection to NATS that one process has.
 
 import { readFileSync } from "node:fs";
-import { connect, Events } from "nats";
 import type { NatsConnection } from "nats";
-import { duration, secret, text } from "../base/config.ts";
+import { connect, Events } from "nats";
 import type { Values } from "../base/config.ts";
+import { duration, secret, text } from "../base/config.ts";
 import type { Health } from "../base/health.ts";
 import type { Logger } from "../base/telemetry.ts";
 
@@ -23,7 +23,12 @@ export const natsSettings = {
  * Connects and stays connected: reconnects for ever, and keeps `health` told.
  * Waits for the first connection too, so that a process may start before NATS does.
  */
-export async function connectNats(settings: Values<typeof natsSettings>, name: string, log: Logger, health: Health): Promise<NatsConnection> {
+export async function connectNats(
+  settings: Values<typeof natsSettings>,
+  name: string,
+  log: Logger,
+  health: Health,
+): Promise<NatsConnection> {
   const subject = "nats";
   health.notReady(subject, `connecting to ${settings.natsUrl}`);
   const nc = await connect({
@@ -47,7 +52,8 @@ export async function connectNats(settings: Values<typeof natsSettings>, name: s
       if (status.type === Events.Disconnect) health.notReady(subject, "disconnected from NATS");
       else if (status.type === Events.Reconnect) health.notReady(subject, undefined);
       if (status.type === Events.Error) log.warn({ data: status.data }, "NATS reports an error");
-      else if (status.type === Events.Disconnect || status.type === Events.Reconnect) log.info({ server: status.data }, `NATS ${status.type}`);
+      else if (status.type === Events.Disconnect || status.type === Events.Reconnect)
+        log.info({ server: status.data }, `NATS ${status.type}`);
     }
   })().catch((error: unknown) => log.error({ err: error }, "the NATS status feed ended"));
   return nc;

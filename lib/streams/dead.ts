@@ -1,7 +1,7 @@
 // Parking messages in DEAD_LETTERS.
 
-import { headers } from "nats";
 import type { NatsConnection } from "nats";
+import { headers } from "nats";
 import { HEADERS, STREAMS, SUBJECTS } from "../event/envelope.ts";
 import type { StoredMessage } from "./read.ts";
 

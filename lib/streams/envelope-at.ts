@@ -1,8 +1,8 @@
 // The envelope of one stored message.
 
 import type { NatsConnection } from "nats";
-import { readEnvelope } from "../event/envelope.ts";
 import type { Envelope } from "../event/envelope.ts";
+import { readEnvelope } from "../event/envelope.ts";
 
 /** Asks the stream's leader. @throws NatsError when there is no such message, Error when it is no batch */
 export async function envelopeAt(nc: NatsConnection, stream: string, seq: number): Promise<Envelope> {

@@ -1,9 +1,9 @@
 // Finding a batch in its stream by its id.
 
-import { AckPolicy, DeliverPolicy, nanos, NatsError } from "nats";
 import type { NatsConnection } from "nats";
-import { HEADERS, readEnvelope, STREAMS, SUBJECTS } from "../event/envelope.ts";
+import { AckPolicy, DeliverPolicy, NatsError, nanos } from "nats";
 import type { Envelope } from "../event/envelope.ts";
+import { HEADERS, readEnvelope, STREAMS, SUBJECTS } from "../event/envelope.ts";
 import { shardOf, timeOfBatchId } from "../event/ids.ts";
 import { DEAD_HEADERS } from "./dead.ts";
 

@@ -4,8 +4,8 @@
 // leaves nothing behind on the server (direct batch get, NATS ADR-31: no consumer, no state), so the same call serves
 // live projection, settling and rebuilds.
 
-import { createInbox, NatsError } from "nats";
 import type { Msg, MsgHdrs, NatsConnection } from "nats";
+import { createInbox, NatsError } from "nats";
 
 export interface StoredMessage {
   readonly seq: number;
@@ -36,7 +36,13 @@ const NOT_FOUND = 404;
  * Reads from sequence `from` on. Stops before a gap, so that `messages` are contiguous; a gap at the very start is `missing`.
  * @throws NatsError when the stream does not answer within `timeoutMs`
  */
-export async function readStream(nc: NatsConnection, stream: string, from: number, bounds: ReadBounds, timeoutMs: number): Promise<ReadResult> {
+export async function readStream(
+  nc: NatsConnection,
+  stream: string,
+  from: number,
+  bounds: ReadBounds,
+  timeoutMs: number,
+): Promise<ReadResult> {
   const request = JSON.stringify({ seq: from, batch: bounds.messagesMax, max_bytes: bounds.bytesMax });
   const { messages, pending } = await collect(nc, `$JS.API.DIRECT.GET.${stream}`, request, timeoutMs);
   const first = messages[0];
@@ -44,7 +50,8 @@ export async function readStream(nc: NatsConnection, stream: string, from: numbe
   if (first.seq !== from) {
     // A replica may lag, but it never skips: what it passed over is asked of the leader before it is called missing.
     for (let seq = from; seq < first.seq; seq++) {
-      if (await leaderHas(nc, stream, seq)) return { messages: [], pending: first.seq - from + messages.length + pending, missing: undefined };
+      if (await leaderHas(nc, stream, seq))
+        return { messages: [], pending: first.seq - from + messages.length + pending, missing: undefined };
       if (seq - from >= LEADER_PROBES_MAX) break;
     }
     return { messages: [], pending: messages.length + pending, missing: { from, to: first.seq - 1 } };
@@ -68,7 +75,12 @@ async function leaderHas(nc: NatsConnection, stream: string, seq: number): Promi
   }
 }
 
-async function collect(nc: NatsConnection, subject: string, request: string, timeoutMs: number): Promise<{ messages: StoredMessage[]; pending: number }> {
+async function collect(
+  nc: NatsConnection,
+  subject: string,
+  request: string,
+  timeoutMs: number,
+): Promise<{ messages: StoredMessage[]; pending: number }> {
   const inbox = createInbox();
   const subscription = nc.subscribe(inbox);
   const silence = setTimeout(() => subscription.unsubscribe(), timeoutMs);

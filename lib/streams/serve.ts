@@ -1,7 +1,7 @@
 // Answering requests on a subject as one of a queue group.
 
-import { headers } from "nats";
 import type { NatsConnection } from "nats";
+import { headers } from "nats";
 import type { Logger } from "../base/telemetry.ts";
 
 export interface NatsRequest {

@@ -2,10 +2,10 @@
 //
 // Promises: what is missing is created; what differs is reported, field by field; nothing is ever changed or deleted.
 
-import { DiscardPolicy, nanos, NatsError, RetentionPolicy, StorageType } from "nats";
 import type { NatsConnection, StreamConfig } from "nats";
-import { bytes, duration, integer } from "../base/config.ts";
+import { DiscardPolicy, NatsError, nanos, RetentionPolicy, StorageType } from "nats";
 import type { Values } from "../base/config.ts";
+import { bytes, duration, integer } from "../base/config.ts";
 import { messageOf } from "../base/errors.ts";
 import type { Health } from "../base/health.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
@@ -13,7 +13,13 @@ import type { Logger } from "../base/telemetry.ts";
 import { STREAMS, SUBJECTS } from "../event/envelope.ts";
 
 export const topologySettings = {
-  shards: integer("RELOG_SHARDS", "2", [1, 256], "streams", "how many LOGS streams the batches are spread over; the same for every process"),
+  shards: integer(
+    "RELOG_SHARDS",
+    "2",
+    [1, 256],
+    "streams",
+    "how many LOGS streams the batches are spread over; the same for every process",
+  ),
   replicas: integer("RELOG_REPLICAS", "1", [1, 5], "copies", "replicas of every stream: 1 on one machine, 3 over three zones"),
   streamBytesMax: bytes("RELOG_STREAM_BYTES_MAX", "4GiB", "one LOGS stream; when it is full, ingestion answers 503 and nothing is lost"),
   streamAgeMaxMs: duration("RELOG_STREAM_AGE_MAX", "7d", "how long a LOGS stream keeps a batch, and so how far replay reaches"),
@@ -27,7 +33,18 @@ const NAME_IN_USE = 10_058;
 /** What we say of a stream; everything else is the server's default. */
 export type StreamSpec = Pick<
   StreamConfig,
-  "name" | "subjects" | "num_replicas" | "max_bytes" | "max_age" | "duplicate_window" | "discard" | "storage" | "retention" | "allow_direct" | "max_msgs_per_subject" | "deny_delete"
+  | "name"
+  | "subjects"
+  | "num_replicas"
+  | "max_bytes"
+  | "max_age"
+  | "duplicate_window"
+  | "discard"
+  | "storage"
+  | "retention"
+  | "allow_direct"
+  | "max_msgs_per_subject"
+  | "deny_delete"
 >;
 
 /** Every stream of an installation. */
@@ -136,7 +153,13 @@ const RETRY_FIRST_MS = 200;
 const RETRY_MAX_MS = 5_000;
 
 /** Reconciles until it succeeds once, and keeps `health` told; JetStream may come up after us. Returns early when the signal aborts. */
-export async function reconcileUntilDone(nc: NatsConnection, specs: readonly StreamSpec[], log: Logger, health: Health, signal: AbortSignal): Promise<void> {
+export async function reconcileUntilDone(
+  nc: NatsConnection,
+  specs: readonly StreamSpec[],
+  log: Logger,
+  health: Health,
+  signal: AbortSignal,
+): Promise<void> {
   for (let attempt = 0; !signal.aborted; attempt++) {
     try {
       const { created, drift } = await reconcile(nc, specs);

@@ -10,7 +10,7 @@ import type { Principal } from "../../base/principal.ts";
 import type { Telemetry } from "../../base/telemetry.ts";
 import type { Accept } from "../accept.ts";
 import type { Admission } from "../admit.ts";
-import { bodySettings, readBody } from "../body.ts";
+import { type bodySettings, readBody } from "../body.ts";
 import { decodeNdjson } from "../ndjson/decode.ts";
 import { fieldMaps } from "../ndjson/rename.ts";
 
@@ -45,9 +45,19 @@ export function nativeIngest(
     const principal = tenantOf(request.subject.slice("ingest.".length));
     if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's`);
     const contentType = request.header("content-type") ?? "application/x-ndjson";
-    if (!/json/i.test(contentType)) throw new RelogError("unsupported_media_type", `Content-Type "${contentType.slice(0, 80)}" is not taken here; send application/x-ndjson`);
+    if (!/json/i.test(contentType))
+      throw new RelogError(
+        "unsupported_media_type",
+        `Content-Type "${contentType.slice(0, 80)}" is not taken here; send application/x-ndjson`,
+      );
     const fields = fieldMapOf((name) => request.header(name) ?? request.header(name.replaceAll("_", "-")));
-    const body = await readBody(once(request.payload), request.payload.length, request.header("content-encoding"), settings, admission.bytes);
+    const body = await readBody(
+      once(request.payload),
+      request.payload.length,
+      request.header("content-encoding"),
+      settings,
+      admission.bytes,
+    );
     try {
       const idempotencyKey = request.header("nats-msg-id") ?? request.header("idempotency-key");
       const call = { tenant: principal.tenant, source: SOURCE, body: body.bytes, idempotencyKey };
@@ -66,10 +76,16 @@ export function nativeIngest(
     } catch (thrown) {
       const error = toRelogError(thrown);
       requests.inc({ source: SOURCE, outcome: error.code });
-      if (error.code === "internal" || !request.answered) telemetry.log.error({ err: thrown, subject: request.subject }, "a NATS publish was not stored");
+      if (error.code === "internal" || !request.answered)
+        telemetry.log.error({ err: thrown, subject: request.subject }, "a NATS publish was not stored");
       const { status } = error.entry;
       return {
-        error: { ...errorBody(error).error, code: status, err_code: JETSTREAM_CODES[status] ?? 10_003, description: `${error.code}: ${error.message}` },
+        error: {
+          ...errorBody(error).error,
+          code: status,
+          err_code: JETSTREAM_CODES[status] ?? 10_003,
+          description: `${error.code}: ${error.message}`,
+        },
       };
     }
   };

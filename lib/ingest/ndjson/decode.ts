@@ -1,138 +1,172 @@
 // NDJSON, a JSON array or one JSON object -> drafts. Pure.
 //
 // Promises: a bad record rejects that record with its number and reason, its neighbours are untouched; every bound of a
-// record is checked here; bytes are scanned once.
+// record is checked here; bytes are scanned once (twice in an array, whose elements must be found first).
 
 import { isUtf8 } from "node:buffer";
+import type { RejectionCode } from "../../event/record.ts";
 import { RecordDraft } from "../../event/record.ts";
-import type { Rejection, RejectionCode } from "../../event/record.ts";
-import type { Decoded, RecordLimits } from "../decoded.ts";
-import { FieldMapper } from "./fields.ts";
+import type { ByteString } from "../../event/text.ts";
+import type { Decoded, Fault, RecordLimits } from "../decoded.ts";
 import type { FieldMap, Key } from "./fields.ts";
+import { FieldMapper } from "./fields.ts";
 import { JsonError, JsonScanner } from "./scan.ts";
 
 const OPEN_BRACE = 0x7b;
 const OPEN_BRACKET = 0x5b;
+const CLOSE_BRACKET = 0x5d;
+const COMMA = 0x2c;
+const REST_UNREAD = "; the rest of the array was not read";
 
 /**
- * Hands every good record of the body to `accept` and every bad one to `reject`.
+ * Hands every good record of the body to `out.accept` and every bad one to `out.reject`.
  * `accept` gets a draft that it must not keep; the next record overwrites it.
  */
 export function decodeNdjson(body: Buffer, fields: FieldMap, limits: RecordLimits, out: Decoded): void {
-  const text = body.toString("latin1");
-  const validUtf8 = isUtf8(body);
-  const draft = new RecordDraft();
-  const mapper = new FieldMapper(draft);
   fields.trim();
-  const scanner = new JsonScanner(text, limits.depthMax, mapper.leaf);
-
-  function record(line: number, from: number, to: number, scan: () => void): void {
-    const reject = (code: RejectionCode, message: string): void => out.reject({ line, code, message } satisfies Rejection);
-    mapper.begin();
-    try {
-      scan();
-    } catch (error) {
-      if (!(error instanceof JsonError)) throw error;
-      if (error.kind === "depth") return reject("too_deep", `${error.message} (RELOG_RECORD_DEPTH_MAX)`);
-      throw new LineError(error.message);
-    }
-    mapper.end();
-    if (!validUtf8 && !isUtf8(body.subarray(from, to))) return reject("invalid_utf8", "the record is not valid UTF-8");
-    if (mapper.timeFault !== undefined) return reject("timestamp_invalid", mapper.timeFault);
-    const fault = limits.check(draft, to - from);
-    if (fault !== undefined) return reject(fault.code, fault.message);
-    out.accept(draft, to - from);
-  }
-
-  if (scanner.begin(0, text.length) === OPEN_BRACKET) decodeArray(text, scanner, fields, limits, record, out);
-  else decodeLines(text, scanner, fields, limits, record, out);
+  new Decoding(body, fields, limits, out).run();
 }
-
-type RecordSink = (line: number, from: number, to: number, scan: () => void) => void;
 
 /** A syntax error inside one record. */
 class LineError extends Error {
   override readonly name = "LineError";
 }
 
-function decodeLines(text: string, scanner: JsonScanner<Key>, fields: FieldMap, limits: RecordLimits, record: RecordSink, out: Decoded): void {
-  let line = 0;
-  const first = text.search(/\S/);
-  for (let from = 0; from < text.length; ) {
-    let to = text.indexOf("\n", from);
-    if (to < 0) to = text.length;
-    line++;
-    const code = scanner.begin(from, to);
-    if (code !== -1) {
-      try {
-        if (to - from > limits.bytesMax) out.reject({ line, ...limits.tooLarge(to - from) });
-        else if (code !== OPEN_BRACE) out.reject({ line, ...notAnObject(text, scanner.position) });
-        else record(line, from, to, () => scanner.wholeObject(fields.root));
-      } catch (error) {
-        if (!(error instanceof LineError)) throw error;
-        // One object over several lines, as people write by hand, is taken whole when it is all there is.
-        if (from <= first && wholeBodyIsOneObject(text, scanner, first)) {
-          if (text.length - first > limits.bytesMax) out.reject({ line, ...limits.tooLarge(text.length - first) });
-          else {
-            scanner.begin(first, text.length);
-            record(line, first, text.length, () => scanner.wholeObject(fields.root));
-          }
-          return;
+class Decoding {
+  readonly #body: Buffer;
+  readonly #text: ByteString;
+  readonly #validUtf8: boolean;
+  readonly #root: Key;
+  readonly #limits: RecordLimits;
+  readonly #out: Decoded;
+  readonly #draft = new RecordDraft();
+  readonly #mapper = new FieldMapper(this.#draft);
+  readonly #scanner: JsonScanner<Key>;
+
+  constructor(body: Buffer, fields: FieldMap, limits: RecordLimits, out: Decoded) {
+    this.#body = body;
+    this.#text = body.toString("latin1");
+    this.#validUtf8 = isUtf8(body);
+    this.#root = fields.root;
+    this.#limits = limits;
+    this.#out = out;
+    this.#scanner = new JsonScanner(this.#text, limits.depthMax, this.#mapper.leaf);
+  }
+
+  run(): void {
+    if (this.#scanner.begin(0, this.#text.length) === OPEN_BRACKET) this.#array();
+    else this.#lines();
+  }
+
+  #lines(): void {
+    const text = this.#text;
+    let line = 0;
+    for (let from = 0; from < text.length; ) {
+      let to = text.indexOf("\n", from);
+      if (to < 0) to = text.length;
+      line++;
+      const code = this.#scanner.begin(from, to);
+      if (code !== -1) {
+        try {
+          this.#element(line, code, from, to);
+        } catch (error) {
+          if (!(error instanceof LineError)) throw error;
+          if (this.#isOneObject(from)) return this.#oneObject(line, from);
+          this.#reject(line, "invalid_json", error.message);
         }
-        out.reject({ line, code: "invalid_json", message: error.message });
       }
+      from = to + 1;
     }
-    from = to + 1;
   }
-}
 
-function wholeBodyIsOneObject(text: string, scanner: JsonScanner<Key>, first: number): boolean {
-  scanner.begin(first, text.length);
-  try {
-    scanner.skip(1);
-    return text.slice(scanner.position).trim() === "";
-  } catch (error) {
-    if (error instanceof JsonError) return error.kind === "depth";
-    throw error;
-  }
-}
-
-/** Elements of an array count as lines. A syntax error ends the array: what follows it cannot be told apart. */
-function decodeArray(text: string, scanner: JsonScanner<Key>, fields: FieldMap, limits: RecordLimits, record: RecordSink, out: Decoded): void {
-  let line = 0;
-  let at = scanner.position + 1;
-  const end = text.length;
-  if (scanner.begin(at, end) === 0x5d) return;
-  for (;;) {
-    line++;
-    const code = scanner.begin(at, end);
-    const from = scanner.position;
+  /** One object over several lines, as people write by hand, is taken whole when it is all there is. */
+  #isOneObject(from: number): boolean {
+    const { length } = this.#text;
+    if (this.#text.slice(0, from).trim() !== "" || this.#scanner.begin(from, length) !== OPEN_BRACE) return false;
     try {
-      const value = scanner.skip(1);
-      const to = from + value.length;
-      if (value.length > limits.bytesMax) out.reject({ line, ...limits.tooLarge(value.length) });
-      else if (code !== OPEN_BRACE) out.reject({ line, ...notAnObject(text, from) });
-      else {
-        scanner.begin(from, to);
-        record(line, from, to, () => scanner.wholeObject(fields.root));
-      }
-      at = to;
+      this.#scanner.skip(1);
     } catch (error) {
-      if (!(error instanceof JsonError) && !(error instanceof LineError)) throw error;
-      out.reject({ line, code: error instanceof JsonError && error.kind === "depth" ? "too_deep" : "invalid_json", message: `${error.message}; the rest of the array was not read` });
+      if (error instanceof JsonError) return false;
+      throw error;
+    }
+    return this.#scanner.begin(this.#scanner.position, length) === -1;
+  }
+
+  #oneObject(line: number, from: number): void {
+    const { length } = this.#text;
+    this.#element(line, this.#scanner.begin(from, length), from, length);
+  }
+
+  /** Elements of an array count as lines. A syntax error ends the array: what follows it cannot be told apart. */
+  #array(): void {
+    const end = this.#text.length;
+    let line = 0;
+    let at = this.#scanner.position + 1;
+    if (this.#scanner.begin(at, end) === CLOSE_BRACKET) return;
+    for (;;) {
+      line++;
+      const code = this.#scanner.begin(at, end);
+      const from = this.#scanner.position;
+      try {
+        at = from + this.#scanner.skip(1).length;
+        this.#scanner.begin(from, at);
+        this.#element(line, code, from, at);
+      } catch (error) {
+        if (!(error instanceof JsonError) && !(error instanceof LineError)) throw error;
+        this.#reject(line, error instanceof JsonError && error.kind === "depth" ? "too_deep" : "invalid_json", error.message + REST_UNREAD);
+        return;
+      }
+      const next = this.#scanner.begin(at, end);
+      at = this.#scanner.position + 1;
+      if (next === COMMA) continue;
+      if (next !== CLOSE_BRACKET) this.#reject(line + 1, "invalid_json", `expected "," or "]"${REST_UNREAD}`);
+      else if (this.#scanner.begin(at, end) !== -1) this.#reject(line + 1, "invalid_json", "something follows the array; it was not read");
       return;
     }
-    const next = scanner.begin(at, end);
-    at = scanner.position + 1;
-    if (next === 0x2c) continue;
-    if (next !== 0x5d) out.reject({ line: line + 1, code: "invalid_json", message: 'expected "," or "]"; the rest of the array was not read' });
-    return;
+  }
+
+  /** One record that starts with char `code` at the scanner's position and lies in [from, to). @throws LineError on bad syntax */
+  #element(line: number, code: number, from: number, to: number): void {
+    if (to - from > this.#limits.bytesMax) this.#refuse(line, this.#limits.tooLarge(to - from));
+    else if (code !== OPEN_BRACE) this.#refuse(line, notAnObject(code));
+    else this.#record(line, from, to);
+  }
+
+  #record(line: number, from: number, to: number): void {
+    this.#mapper.begin();
+    try {
+      this.#scanner.wholeObject(this.#root);
+    } catch (error) {
+      if (!(error instanceof JsonError)) throw error;
+      if (error.kind === "syntax") throw new LineError(error.message);
+      this.#reject(line, "too_deep", `${error.message} (RELOG_RECORD_DEPTH_MAX)`);
+      return;
+    }
+    this.#mapper.end();
+    const fault = this.#fault(from, to);
+    if (fault === undefined) this.#out.accept(this.#draft, to - from);
+    else this.#refuse(line, fault);
+  }
+
+  #fault(from: number, to: number): Fault | undefined {
+    if (!this.#validUtf8 && !isUtf8(this.#body.subarray(from, to)))
+      return { code: "invalid_utf8", message: "the record is not valid UTF-8" };
+    if (this.#mapper.timeFault !== undefined) return { code: "timestamp_invalid", message: this.#mapper.timeFault };
+    return this.#limits.check(this.#draft, to - from);
+  }
+
+  #refuse(line: number, { code, message }: Fault): void {
+    this.#out.reject({ line, code, message });
+  }
+
+  #reject(line: number, code: RejectionCode, message: string): void {
+    this.#out.reject({ line, code, message });
   }
 }
 
-function notAnObject(text: string, at: number): { code: RejectionCode; message: string } {
-  const start = text.charAt(at);
+function notAnObject(code: number): Fault {
+  const start = code > 0x20 && code < 0x7f ? String.fromCharCode(code) : "?";
   return /["0-9tfn[-]/.test(start)
     ? { code: "not_an_object", message: "a record is a JSON object" }
-    : { code: "invalid_json", message: `expected "{", found "${start.replace(/[^ -~]/g, "?")}"` };
+    : { code: "invalid_json", message: `expected "{", found "${start}"` };
 }

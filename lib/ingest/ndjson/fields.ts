@@ -4,11 +4,11 @@
 // says, stays in the record as an attribute. Names are matched on the flattened key, so {"service":{"name":"x"}} is
 // `service.name`.
 
-import { ATTRIBUTE_TYPES } from "../../event/record.ts";
 import type { AttributeType, RecordDraft } from "../../event/record.ts";
+import { ATTRIBUTE_TYPES } from "../../event/record.ts";
 import { severityNumberOf } from "../../event/severity.ts";
-import { fromBytes, toBytes } from "../../event/text.ts";
 import type { ByteString } from "../../event/text.ts";
+import { fromBytes, toBytes } from "../../event/text.ts";
 import { parseTime } from "../../event/time.ts";
 import type { KeyNode } from "./scan.ts";
 
@@ -49,7 +49,11 @@ export class Key implements KeyNode<Key> {
     this.field = field;
     this.rank = rank;
     this.inResource = name.startsWith("resource.");
-    this.attribute = name.startsWith("attributes.") ? name.slice("attributes.".length) : this.inResource ? name.slice("resource.".length) : name;
+    this.attribute = name.startsWith("attributes.")
+      ? name.slice("attributes.".length)
+      : this.inResource
+        ? name.slice("resource.".length)
+        : name;
     this.slot = map.slot(this.inResource, this.attribute);
   }
 

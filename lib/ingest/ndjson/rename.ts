@@ -1,8 +1,8 @@
 // Renaming of fields by query parameters or message headers: `time_field=ts&message_field=msg,text`.
 
 import { RelogError } from "../../base/errors.ts";
-import { FIELDS, FieldMap } from "./fields.ts";
 import type { Field } from "./fields.ts";
+import { FIELDS, FieldMap } from "./fields.ts";
 
 const MAPS_MAX = 64;
 const NAMES_MAX = 16;
@@ -21,7 +21,10 @@ export function fieldMaps(): (parameter: (name: string) => string | undefined) =
       if (given === undefined) continue;
       const names = given.split(",").map((name) => name.trim());
       if (names.length > NAMES_MAX || names.some((name) => name === "" || name.length > NAME_CHARS_MAX)) {
-        throw new RelogError("bad_request", `${field}_field takes 1 to ${NAMES_MAX} names of at most ${NAME_CHARS_MAX} characters, comma separated`);
+        throw new RelogError(
+          "bad_request",
+          `${field}_field takes 1 to ${NAMES_MAX} names of at most ${NAME_CHARS_MAX} characters, comma separated`,
+        );
       }
       renamed[field] = names;
     }

@@ -5,10 +5,10 @@
 // control characters inside strings are taken as they are.
 // Bounds: depth; everything else is bounded by the text itself. Errors are JsonError with a position.
 
-import { toBytes } from "../../event/text.ts";
-import type { ByteString } from "../../event/text.ts";
-import { ATTRIBUTE_TYPES } from "../../event/record.ts";
 import type { AttributeType } from "../../event/record.ts";
+import { ATTRIBUTE_TYPES } from "../../event/record.ts";
+import type { ByteString } from "../../event/text.ts";
+import { toBytes } from "../../event/text.ts";
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -222,9 +222,9 @@ export class JsonScanner<N extends KeyNode<N>> {
         result += toBytes(units);
         from = at + length;
       } else {
-        const escape = ESCAPES[kind];
-        if (escape === undefined) throw new JsonError("syntax", `bad escape "\\${kind}" at byte ${start + at}`);
-        result += escape;
+        const plain = ESCAPES[kind];
+        if (plain === undefined) throw new JsonError("syntax", `bad escape "\\${kind}" at byte ${start + at}`);
+        result += plain;
         from = at + 2;
       }
     }
