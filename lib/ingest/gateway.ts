@@ -21,7 +21,6 @@ import { fieldMaps, RENAME_PARAMETERS } from "./ndjson/rename.ts";
 
 /** Types that are certainly something else than JSON; anything else is tried, because `curl -d` says "form". */
 const FOREIGN_TYPE = /^(multipart\/|application\/(x-protobuf|vnd\.|octet-stream\+)|image\/|audio\/|video\/)/i;
-const NO_CHUNKS: AsyncIterable<Uint8Array> = new Blob([]).stream();
 const PARAMETERS: readonly string[] = RENAME_PARAMETERS;
 
 export function ingestApi(
@@ -83,5 +82,5 @@ function contentLengthOf(c: Context): number | undefined {
 
 /** The body's chunks: from Node's socket when there is one (cheaper), else from the request. */
 function chunksOf(c: Context): AsyncIterable<Uint8Array> {
-  return (c.env as Partial<HttpBindings> | undefined)?.incoming ?? c.req.raw.body ?? NO_CHUNKS;
+  return (c.env as Partial<HttpBindings> | undefined)?.incoming ?? c.req.raw.body ?? new Blob([]).stream();
 }

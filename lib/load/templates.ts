@@ -43,7 +43,8 @@ const pod = (r: Random): string => `${r.pick(PODS)}-${r.hex(8)}-${r.hex(5)}`;
 const uuid = (r: Random): string => `${r.hex(8)}-${r.hex(4)}-4${r.hex(3)}-a${r.hex(3)}-${r.hex(8)}${r.hex(4)}`;
 const access = (r: Random, status: number): string =>
   `${ip(r)} - - "${r.pick(["GET", "GET", "GET", "POST", "PUT"])} ${r.pick(PATHS)}/${r.below(100_000)} HTTP/1.1" ${status} ${r.skewed(200_000, 3)} "-" "${r.pick(AGENTS)}"`;
-const thread = (r: Random): string => `[http-nio-8080-exec-${r.between(1, 200)}] com.example.shop.${r.pick(CLASSES)}`;
+const thread = (r: Random): string => `[http-nio-8080-exec-${r.between(1, 200)}] com.example.shop.checkout.internal.${r.pick(CLASSES)} tx=${r.hex(8)}`;
+const session = (r: Random): string => `[${r.below(4_194_304)}-${r.below(99)}] shop@shop,app=${r.pick(PODS)},client=${ip(r)}`;
 const uptime = (r: Random): string => `[${r.below(9_000_000)}.${String(r.below(1_000_000)).padStart(6, "0")}]`;
 
 export const SERVICES: readonly Service[] = [
@@ -136,17 +137,17 @@ export const SERVICES: readonly Service[] = [
     name: "postgres",
     weight: 12,
     calm: [
-      (r) => `duration: ${r.skewed(9_000, 4)}.${r.below(1_000)} ms  statement: SELECT * FROM ${r.pick(TABLES)} WHERE id = ${r.below(1e8)} FOR UPDATE`,
-      (r) => `checkpoint complete: wrote ${r.below(100_000)} buffers (${r.below(100)}.${r.below(10)}%); 0 WAL file(s) added, ${r.below(40)} recycled; write=${r.below(300)}.${r.below(1_000)} s`,
-      (r) => `connection authorized: user=shop database=shop application_name=${r.pick(PODS)} SSL enabled (protocol=TLSv1.3, bits=256)`,
+      (r) => `${session(r)} duration: ${r.skewed(9_000, 4)}.${r.below(1_000)} ms  statement: SELECT * FROM ${r.pick(TABLES)} WHERE id = ${r.below(1e8)} FOR UPDATE`,
+      (r) => `${session(r)} checkpoint complete: wrote ${r.below(100_000)} buffers (${r.below(100)}.${r.below(10)}%); 0 WAL file(s) added, ${r.below(40)} recycled; write=${r.below(300)}.${r.below(1_000)} s`,
+      (r) => `${session(r)} connection authorized: user=shop database=shop application_name=${r.pick(PODS)} SSL enabled (protocol=TLSv1.3, bits=256)`,
     ],
     warn: [
-      (r) => `process ${r.below(4_194_304)} still waiting for ShareLock on transaction ${r.below(2e9)} after ${r.between(1_000, 9_000)}.${r.below(1_000)} ms`,
-      (r) => `could not receive data from client: Connection reset by peer (${ip(r)}:${port(r)})`,
+      (r) => `${session(r)} process ${r.below(4_194_304)} still waiting for ShareLock on transaction ${r.below(2e9)} after ${r.between(1_000, 9_000)}.${r.below(1_000)} ms`,
+      (r) => `${session(r)} could not receive data from client: Connection reset by peer (${ip(r)}:${port(r)})`,
     ],
     error: [
-      (r) => `deadlock detected: process ${r.below(4_194_304)} waits for ShareLock on transaction ${r.below(2e9)}; blocked by process ${r.below(4_194_304)}`,
-      (r) => `duplicate key value violates unique constraint "${r.pick(TABLES)}_pkey", Key (id)=(${r.below(1e8)}) already exists.`,
+      (r) => `${session(r)} deadlock detected: process ${r.below(4_194_304)} waits for ShareLock on transaction ${r.below(2e9)}; blocked by process ${r.below(4_194_304)}`,
+      (r) => `${session(r)} duplicate key value violates unique constraint "${r.pick(TABLES)}_pkey", Key (id)=(${r.below(1e8)}) already exists.`,
     ],
   },
   {

@@ -133,7 +133,8 @@ export async function acquire(
       continue;
     }
     if (seen?.revision !== entry.revision) seen = { revision: entry.revision, since: now };
-    const free = entry.value.owner === "" || now - seen.since >= leaseMs;
+    // Our own name is there when a write of ours took effect though its answer was lost.
+    const free = entry.value.owner === "" || entry.value.owner === owner || now - seen.since >= leaseMs;
     if (free) {
       const value = { ...entry.value, owner, writes: entry.value.writes + 1 };
       const revision = await register.write(value, entry.revision);

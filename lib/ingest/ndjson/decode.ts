@@ -71,7 +71,10 @@ class Decoding {
           this.#element(line, code, from, to);
         } catch (error) {
           if (!(error instanceof LineError)) throw error;
-          if (this.#isOneObject(from)) return this.#oneObject(line, from);
+          if (this.#isOneObject(from)) {
+            this.#oneObject(line, from);
+            return;
+          }
           this.#reject(line, "invalid_json", error.message);
         }
       }

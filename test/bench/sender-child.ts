@@ -1,0 +1,15 @@
+// The load client's process: makes the bodies, then sends them to a gateway.
+
+import { sendAll } from "../../lib/load/client.ts";
+import type { LoadTarget } from "../../lib/load/client.ts";
+import { bodies } from "../../lib/load/generator.ts";
+import type { CorpusOptions } from "../../lib/load/generator.ts";
+import { runWorker } from "./worker.ts";
+
+runWorker(
+  async (corpus: CorpusOptions) => {
+    const all = await Array.fromAsync(bodies(corpus));
+    return { state: all, report: { bodies: all.length, bytes: all.reduce((sum, body) => sum + body.length, 0) } };
+  },
+  async (all: Buffer[], target: LoadTarget) => await sendAll(all, target),
+);
