@@ -100,6 +100,16 @@ export function readEnvelope(header: (name: string) => string): Envelope | { rea
   };
 }
 
+/** A message as a stream holds it. */
+export interface StoredMessage {
+  readonly seq: number;
+  readonly subject: string;
+  readonly payload: Uint8Array;
+  header(name: string): string;
+  /** When the stream stored it, milliseconds since the epoch. */
+  readonly storedMs: number;
+}
+
 const TENANT = /^[a-z0-9][a-z0-9_-]{0,62}$/;
 
 /** Tenants are single subject tokens: lower-case letters, digits, "-" and "_", at most 63. */

@@ -8,7 +8,8 @@ import type { Clock } from "../base/clock.ts";
 import type { Values } from "../base/config.ts";
 import { bytes, duration, integer } from "../base/config.ts";
 import { sleep } from "../base/loop.ts";
-import type { StoredMessage, Verdict } from "./message.ts";
+import type { StoredMessage } from "../event/envelope.ts";
+import type { Verdict } from "./message.ts";
 import { judge } from "./message.ts";
 
 export const gatherSettings = {

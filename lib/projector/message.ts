@@ -1,18 +1,8 @@
 // What the projector makes of one message, without opening its frame. Pure: settling a plan again comes to the same verdicts.
 
 import { SCHEMA_VERSION } from "../event/batch.ts";
-import type { Envelope } from "../event/envelope.ts";
+import type { Envelope, StoredMessage } from "../event/envelope.ts";
 import { readEnvelope } from "../event/envelope.ts";
-
-/** The shape of lib/streams/read.ts's messages. */
-export interface StoredMessage {
-  readonly seq: number;
-  readonly subject: string;
-  readonly payload: Uint8Array;
-  header(name: string): string;
-  /** When the stream stored it, milliseconds since the epoch. */
-  readonly storedMs: number;
-}
 
 export const DEAD_REASONS = [
   "envelope_invalid",

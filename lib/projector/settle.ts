@@ -8,10 +8,11 @@ import { messageOf } from "../base/errors.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
 import type { DecodedRecord } from "../event/batch.ts";
 import { BatchBuilder, decodeBatch, draftOf, encodeBlock } from "../event/batch.ts";
+import type { StoredMessage } from "../event/envelope.ts";
 import { newBatchId } from "../event/ids.ts";
 import { RecordDraft } from "../event/record.ts";
 import type { Plan } from "./checkpoint.ts";
-import type { Batch, DeadReason, StoredMessage, Verdict } from "./message.ts";
+import type { Batch, DeadReason, Verdict } from "./message.ts";
 
 /** The signatures of lib/store/insert.ts, for one site and generation. */
 export interface SitePort {

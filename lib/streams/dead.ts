@@ -2,8 +2,8 @@
 
 import type { NatsConnection } from "nats";
 import { headers } from "nats";
+import type { StoredMessage } from "../event/envelope.ts";
 import { HEADERS, STREAMS, SUBJECTS } from "../event/envelope.ts";
-import type { StoredMessage } from "./read.ts";
 
 export const DEAD_HEADERS = {
   reason: "Relog-Dead-Reason",

@@ -6,15 +6,7 @@
 
 import type { Msg, MsgHdrs, NatsConnection } from "nats";
 import { createInbox, NatsError } from "nats";
-
-export interface StoredMessage {
-  readonly seq: number;
-  readonly subject: string;
-  readonly payload: Uint8Array;
-  header(name: string): string;
-  /** When the stream stored it, milliseconds since the epoch. */
-  readonly storedMs: number;
-}
+import type { StoredMessage } from "../event/envelope.ts";
 
 export interface ReadResult {
   readonly messages: StoredMessage[];
