@@ -155,7 +155,7 @@ export class LowCardinalityColumn {
     for (const key of this.#keys) out.string(key);
     out.uint64(this.#indexes.length);
     const Index = [Uint8Array, Uint16Array, Uint32Array][width]!;
-    const indexes = Index.from(this.#indexes);
+    const indexes = new Index(this.#indexes);
     out.raw(new Uint8Array(indexes.buffer));
   }
 }
@@ -177,7 +177,10 @@ export class MapColumn {
 
   write(out: ByteWriter): void {
     this.keys.writePrefix(out);
-    out.raw(new Uint8Array(BigUint64Array.from(this.#ends, BigInt).buffer));
+    // 64-bit little-endian values whose upper halves stay zero: a block has less than 2^32 pairs.
+    const ends = new Uint32Array(this.#ends.length * 2);
+    for (let i = 0; i < this.#ends.length; i++) ends[i * 2] = this.#ends[i]!;
+    out.raw(new Uint8Array(ends.buffer));
     this.keys.write(out);
     this.values.write(out);
   }
