@@ -41,7 +41,10 @@ function installPackages() {
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
   process.stderr.write("relog: installing packages (once; about 700 MB unpacked, ClickHouse included) ...\n");
   const flags = ["--no-audit", "--no-fund", "--loglevel=error", "--include=dev", "--include=optional"];
-  if (!npm(["ci", ...flags], root)) fail("npm ci failed (its message is above). Fix that and run the command again.");
+  // `npm ci` refuses a lock file that lacks packages of other platforms; `npm install` takes what is locked all the same.
+  if (!npm(["ci", ...flags], root) && !npm(["install", "--no-save", ...flags], root)) {
+    fail("the packages cannot be installed (npm's message is above). Fix that and run the command again.");
+  }
   writeFileSync(stamp, wanted);
 }
 
@@ -72,6 +75,16 @@ function suitableNode() {
   return binary;
 }
 
+/** The parent of a process where Linux tells, else undefined. */
+function parentOf(pid) {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1];
+  } catch {
+    return undefined;
+  }
+}
+
 function run() {
   const args = process.argv.slice(2);
   const env = Object.assign({}, process.env);
@@ -91,10 +104,12 @@ function run() {
     child = spawn(node, args, { cwd: root, env, stdio: "inherit" });
   }
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
-  // npm dies without a word on SIGKILL; then this process gets a new parent, and the child is told to stop.
+  // npm dies without a word on SIGKILL, and a shell between it and us may stay: when one of the two is gone, or we have
+  // another parent, the child is told to stop.
   const parent = process.ppid;
+  const grandparent = process.env.npm_lifecycle_event ? parentOf(parent) : undefined;
   setInterval(() => {
-    if (process.ppid !== parent) child.kill("SIGTERM");
+    if (process.ppid !== parent || parentOf(parent) !== (grandparent || parentOf(parent))) child.kill("SIGTERM");
   }, ABANDONED_CHECK_MS).unref();
   child.on("error", (error) => fail(`cannot start ${args.join(" ")}: ${error.message}`));
   child.on("exit", (code, signal) => {

@@ -47,8 +47,10 @@ async function binaryOnPath(env: Environment): Promise<string | undefined> {
   return undefined;
 }
 
-// The session that runs SERVE is `default` without a password; a real server does not need it.
-const EMBEDDED_DEFAULT = `<default><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
+// The session that runs SERVE is `default` from loopback without a password: clickhouse-local has no other. It may have one
+// session, and SERVE's lasts as long as the engine, so nobody else gets in as `default`. A real server does not need this user.
+const EMBEDDED_PROFILE = "<embedded><max_sessions_for_user>1</max_sessions_for_user></embedded>";
+const EMBEDDED_DEFAULT = `<default><password></password><networks><ip>127.0.0.1</ip></networks><profile>embedded</profile><quota>default</quota>
   <grants><query>GRANT SYSTEM LISTEN ON *.*</query><query>GRANT CREATE TEMPORARY TABLE ON *.*</query><query>GRANT FILE ON *.*</query></grants></default>`;
 
 async function writeConfig(options: ClickhouseOptions, server: boolean): Promise<string> {
@@ -64,8 +66,9 @@ async function writeConfig(options: ClickhouseOptions, server: boolean): Promise
     : "";
   const memory = `<max_server_memory_usage>${memoryBytes()}</max_server_memory_usage>`;
   await writeFile(join(dir, "config.xml"), `<clickhouse><users_config>${dir}/users.xml</users_config>${memory}${own}</clickhouse>\n`);
-  const defaults = "<profiles><default/></profiles><quotas><default/></quotas>";
-  await writeFile(join(dir, "users.xml"), `<clickhouse>${defaults}<users>${server ? "" : EMBEDDED_DEFAULT}</users></clickhouse>\n`);
+  const [profile, user] = server ? ["", ""] : [EMBEDDED_PROFILE, EMBEDDED_DEFAULT];
+  const content = `<profiles><default/>${profile}</profiles><quotas><default/></quotas><users>${user}</users>`;
+  await writeFile(join(dir, "users.xml"), `<clickhouse>${content}</clickhouse>\n`, { mode: 0o600 });
   return join(dir, "config.xml");
 }
 

@@ -4,8 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { keepSecrets, lockFolder } from "./folder.ts";
-import { newEnough } from "./nats-find.ts";
-import { toRecord } from "./own-logs.ts";
 import { freePort, requireFreePorts } from "./ports.ts";
 
 test("a folder has one owner, a dead owner's lock is taken over, and secrets stay", () => {
@@ -24,19 +22,4 @@ test("a taken port is named with its setting", async () => {
   await new Promise<void>((done) => server.listen(port, "127.0.0.1", done));
   await expect(requireFreePorts([{ port, setting: "RELOG_X_PORT" }])).rejects.toThrow(new RegExp(`port ${port} is taken.*RELOG_X_PORT`));
   server.close();
-});
-
-test.each([
-  ["2.15.1", true],
-  ["2.9.10", false],
-  ["2.16.0", true],
-  ["3.0.0", true],
-  ["2.15.0", false],
-])("nats-server %s is new enough: %s", (version, ok) => {
-  expect(newEnough(version)).toBe(ok);
-});
-
-test("nats-server lines are parsed", () => {
-  const record = toRecord("nats", "[5] 2026/11/21 12:40:47.295936 [WRN] careful", new Date());
-  expect(record).toMatchObject({ timestamp: "2026-11-21T12:40:47.295936Z", level: "warn", message: "careful", service: "relog" });
 });

@@ -12,13 +12,12 @@ import { delimiter, join } from "node:path";
 import { promisify } from "node:util";
 import type { Environment } from "../base/config.ts";
 import { messageOf } from "../base/errors.ts";
+import type { Say } from "./steps.ts";
 
 const run = promisify(execFile);
 const VERSION = "2.15.1";
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const FETCH_TIMEOUT_MS = 120_000;
-
-export type Say = (message: string) => void;
 
 export function cacheFolder(env: Environment): string {
   return env.RELOG_CACHE_DIR || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "relog");
@@ -63,9 +62,11 @@ export function debianMirror(targets: string): string | undefined {
     .find((uri) => /^https?:\/\/\S+\/debian\/?$/.test(uri));
 }
 
-async function fromDebian(work: string): Promise<string> {
+async function fromDebian(work: string, signal?: AbortSignal): Promise<string> {
   await access(KEYRING);
-  const { stdout } = await run("apt-get", ["indextargets", "--no-release-info", "--format", "$(REPO_URI)", "Created-By: Packages"]);
+  const { stdout } = await run("apt-get", ["indextargets", "--no-release-info", "--format", "$(REPO_URI)", "Created-By: Packages"], {
+    signal,
+  });
   const mirror = debianMirror(stdout);
   if (mirror === undefined) throw new Error("apt's sources name no Debian mirror");
   for (const folder of ["lists/partial", "cache/archives/partial"]) await mkdir(join(work, folder), { recursive: true });
@@ -83,42 +84,44 @@ async function fromDebian(work: string): Promise<string> {
   const options = {
     cwd: work,
     timeout: FETCH_TIMEOUT_MS,
+    signal,
     env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", APT_CONFIG: join(work, "apt.conf") },
   };
   await run("apt-get", ["-q", "update"], options);
   await run("apt-get", ["-q", "download", "nats-server"], options);
   const deb = (await readdir(work)).find((name) => name.endsWith(".deb"));
   if (deb === undefined) throw new Error("apt-get downloaded nothing");
-  await run("dpkg", ["-x", join(work, deb), join(work, "x")]);
+  await run("dpkg", ["-x", join(work, deb), join(work, "x")], { signal });
   return join(work, "x/usr/sbin/nats-server");
 }
 
-async function download(url: string): Promise<Buffer> {
-  const answer = await fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS) });
+async function download(url: string, stop?: AbortSignal): Promise<Buffer> {
+  const signal = AbortSignal.any([AbortSignal.timeout(FETCH_TIMEOUT_MS), ...(stop ? [stop] : [])]);
+  const answer = await fetch(url, { signal });
   if (!answer.ok) throw new Error(`${url} answered ${answer.status}`);
   return Buffer.from(await answer.arrayBuffer());
 }
 
-async function fromUpstream(work: string): Promise<string> {
+async function fromUpstream(work: string, signal?: AbortSignal): Promise<string> {
   const name = `nats-server-v${VERSION}-${process.platform}-${process.arch === "x64" ? "amd64" : process.arch}`;
   const base = `https://github.com/nats-io/nats-server/releases/download/v${VERSION}`;
-  const sums = (await download(`${base}/SHA256SUMS`)).toString();
+  const sums = (await download(`${base}/SHA256SUMS`, signal)).toString();
   const wanted = sums
     .split("\n")
     .find((line) => line.trim().endsWith(`${name}.tar.gz`))
     ?.split(/\s+/)[0];
-  const archive = await download(`${base}/${name}.tar.gz`);
+  const archive = await download(`${base}/${name}.tar.gz`, signal);
   if (createHash("sha256").update(archive).digest("hex") !== wanted) throw new Error(`${name}.tar.gz does not match SHA256SUMS`);
   await writeFile(join(work, "archive.tar.gz"), archive);
   await run("tar", ["-xzf", "archive.tar.gz"], { cwd: work });
   return join(work, name, "nats-server");
 }
 
-async function fetched(cache: string, get: (work: string) => Promise<string>): Promise<string> {
+async function fetched(cache: string, get: Fetcher[1], signal?: AbortSignal): Promise<string> {
   await mkdir(cache, { recursive: true });
   const work = await mkdtemp(join(cache, "fetch-"));
   try {
-    const binary = await get(work);
+    const binary = await get(work, signal);
     await chmod(binary, 0o755);
     await check(binary);
     const path = join(cache, `nats-server-${VERSION}`);
@@ -129,30 +132,36 @@ async function fetched(cache: string, get: (work: string) => Promise<string>): P
   }
 }
 
-/** The path of a nats-server. @throws Error with every way that failed, and what to install by hand */
-export async function findNatsServer(env: Environment, say: Say = () => undefined): Promise<string> {
+/** Ways to get one when none is there: a name, and what puts a binary into the folder `work` and returns its path. */
+export type Fetcher = readonly [from: string, get: (work: string, signal?: AbortSignal) => Promise<string>];
+const FETCHERS: readonly Fetcher[] = [
+  ["Debian sid", fromDebian],
+  ["its GitHub release", fromUpstream],
+];
+
+/** The path of a nats-server. Aborting ends a fetch and leaves nothing behind. @throws Error with every way that failed, and what to install by hand */
+export async function findNatsServer(
+  env: Environment,
+  say: Say = () => undefined,
+  fetchers = FETCHERS,
+  signal?: AbortSignal,
+): Promise<string> {
   if (env.NATS_SERVER) return await check(env.NATS_SERVER);
   const cache = cacheFolder(env);
   const ways: [string, () => Promise<string>][] = [
     ["PATH", () => onPath(env)],
     [`cache ${cache}`, () => check(join(cache, `nats-server-${VERSION}`))],
-    [
-      "Debian sid",
+    ...fetchers.map(([from, get]): [string, () => Promise<string>] => [
+      from,
       () => {
-        say("fetching nats-server from Debian (once)");
-        return fetched(cache, fromDebian);
+        say(`fetching nats-server from ${from} (once) ...`);
+        return fetched(cache, get, signal);
       },
-    ],
-    [
-      "upstream release",
-      () => {
-        say("fetching nats-server from its GitHub release (once)");
-        return fetched(cache, fromUpstream);
-      },
-    ],
+    ]),
   ];
   const faults: string[] = [];
   for (const [way, find] of ways) {
+    signal?.throwIfAborted();
     try {
       return await find();
     } catch (error) {

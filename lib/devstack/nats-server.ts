@@ -1,5 +1,6 @@
 // nats-server as a child: one node, or three with routes, one availability zone each. Settings come from ops/nats.
 
+import { randomUUID } from "node:crypto";
 import { mkdir, statfs, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,6 +10,8 @@ import { Child } from "./child.ts";
 
 const OPS = fileURLToPath(new URL("../../ops/nats/", import.meta.url));
 const STORE_SHARE_OF_FREE_DISK = 0.5;
+/** The streams' max_bytes are reserved in it (topology.ts: 2 x 4 GiB and 1 GiB), whether or not the disk is larger. */
+const STORE_BYTES_MIN = 12 * 2 ** 30;
 
 export interface NatsPorts {
   readonly client: number;
@@ -51,14 +54,15 @@ export async function natsChildren(options: NatsOptions, hooks: Pick<ChildOption
   await mkdir(options.dir, { recursive: true });
   const disk = await statfs(options.dir);
   const share = (disk.bavail * disk.bsize * STORE_SHARE_OF_FREE_DISK) / options.ports.length;
-  const storeBytes = options.maxFileStoreBytes ?? Math.floor(share);
+  const storeBytes = options.maxFileStoreBytes ?? Math.max(STORE_BYTES_MIN, Math.floor(share));
   const children: Child[] = [];
   for (const index of options.ports.keys()) {
     const dir = join(options.dir, `n${index + 1}`);
     await mkdir(dir, { recursive: true });
     const file = join(dir, "nats.conf");
     await writeFile(file, config(options, index, dir, storeBytes));
-    const env = { RELOG_NATS_PASSWORD: options.password };
+    // The producer's is for production: here everybody without credentials is the producer.
+    const env = { RELOG_NATS_PASSWORD: options.password, RELOG_NATS_PRODUCER_PASSWORD: `p${randomUUID()}` };
     children.push(new Child(`nats-${index + 1}`, { command: options.binary, args: ["-c", file], env, ...hooks }));
   }
   return children;

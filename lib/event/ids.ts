@@ -11,19 +11,17 @@ export function newBatchId(nowMs: number): string {
   return nextUlid(nowMs);
 }
 
-/** A batch id that falls on the given shard: only its last characters are changed. */
+/** A batch id that falls on the given shard: ids are made until one does, so that no two calls ever get the same. */
 export function newBatchIdOn(shard: number, shards: number, nowMs: number): string {
-  const id = nextUlid(nowMs);
-  if (shardOf(id, shards) === shard) return id;
-  const head = id.slice(0, -2);
-  for (const a of ALPHABET) {
-    for (const b of ALPHABET) {
-      const candidate = head + a + b;
-      if (shardOf(candidate, shards) === shard) return candidate;
-    }
+  for (let tries = 0; tries < shards * TRIES_PER_SHARD; tries++) {
+    const id = nextUlid(nowMs);
+    if (shardOf(id, shards) === shard) return id;
   }
   throw new Error(`no id falls on shard ${shard} of ${shards}`);
 }
+
+/** Far more than chance ever needs. */
+const TRIES_PER_SHARD = 1_000;
 
 /** The shard of a batch id (or of an idempotency key): CRC-32 of its text modulo the number of shards. */
 export function shardOf(id: string, shards: number): number {

@@ -53,6 +53,7 @@ const WORDS: Record<string, number> = {
 };
 const KNOWN = new Map<string, number>(Object.entries(WORDS));
 const REMEMBERED_MAX = 4096;
+const REMEMBERED_CHARS_MAX = 32;
 const remembered = new Map<string, number>();
 
 /** Severity number (1-24) of a level's word or of pino's number as text; 0 when it is not known. Letter case does not matter. */
@@ -62,7 +63,8 @@ export function severityNumberOf(word: string): number {
   const lower = word.trim().toLowerCase();
   const numbered = /^(trace|debug|info|warn|error|fatal)([234])$/.exec(lower);
   const number = numbered ? KNOWN.get(numbered[1]!)! + Number(numbered[2]) - 1 : (KNOWN.get(lower) ?? 0);
-  if (remembered.size < REMEMBERED_MAX) remembered.set(word, number);
+  if (remembered.size < REMEMBERED_MAX && word.length <= REMEMBERED_CHARS_MAX)
+    remembered.set(Buffer.from(word, "utf8").toString("utf8"), number);
   return number;
 }
 

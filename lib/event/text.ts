@@ -14,6 +14,11 @@ export function toBytes(text: string): ByteString {
   return NON_ASCII.test(text) ? Buffer.from(text, "utf8").toString("latin1") : text;
 }
 
+/** A copy that does not keep the text alive which it was cut from: for what is remembered beyond a request. */
+export function owned(bytes: ByteString): ByteString {
+  return Buffer.from(bytes, "latin1").toString("latin1");
+}
+
 /** A byte string as a JavaScript text. */
 export function fromBytes(bytes: ByteString): string {
   return NON_ASCII.test(bytes) ? Buffer.from(bytes, "latin1").toString("utf8") : bytes;

@@ -33,6 +33,7 @@ export function parseTime(text: ByteString, target: TimeTarget): string | undefi
     number,
   ];
   if (!validCivil(year, month, day, hour, minute, second)) return `"${text.slice(0, 64)}" is no date and time that exists`;
+  if (Number(match[10] ?? 0) > 23 || Number(match[11] ?? 0) > 59) return `"${text.slice(0, 64)}" has a zone that does not exist`;
   const offset = match[9] === undefined ? 0 : (match[9] === "-" ? -1 : 1) * (Number(match[10]) * 3600 + Number(match[11] ?? 0) * 60);
   const seconds = epochDays(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
   return assign(target, seconds, Number((match[7] ?? "").slice(0, 9).padEnd(9, "0")));
@@ -56,9 +57,8 @@ function parseEpoch(text: string, target: TimeTarget): string | undefined {
   const [whole, fraction = ""] = text.split(".") as [string, string?];
   const digits = whole.replace(/^0+(?=\d)/, "");
   if (digits.length > 19) return `"${text.slice(0, 64)}" is no time`;
-  const value = Number(digits);
   // How many of the last digits are fractions of a second.
-  const scale = value < 1e11 ? 0 : value < 1e14 ? 3 : value < 1e17 ? 6 : 9;
+  const scale = digits.length <= 11 ? 0 : digits.length <= 14 ? 3 : digits.length <= 17 ? 6 : 9;
   const seconds = Number(digits.slice(0, digits.length - scale));
   const rest = (digits.slice(digits.length - scale) + fraction).slice(0, 9).padEnd(9, "0");
   return assign(target, seconds, scale === 0 ? Number(fraction.slice(0, 9).padEnd(9, "0")) : Number(rest));

@@ -59,7 +59,7 @@ export async function readBody(
   if (contentLength !== undefined && contentLength > settings.bodyBytesMax)
     throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
   let taken = 0;
-  const buffer = new ByteWriter(contentLength ?? 0);
+  const buffer = new ByteWriter();
   const release = (): void => {
     buffer.release();
     inFlight.give(taken);
@@ -78,6 +78,7 @@ export async function readBody(
   };
   try {
     take(contentLength ?? 0);
+    buffer.reserve(contentLength ?? 0);
     for await (const chunk of chunks) {
       const received = buffer.length + chunk.length;
       if (received > settings.bodyBytesMax) throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
@@ -97,7 +98,7 @@ export async function readBody(
 function encodingOf(header: string | undefined): Encoding | undefined {
   const name = (header ?? "identity").trim().toLowerCase();
   if (name === "identity" || name === "") return undefined;
-  if (name in ENCODINGS) return name as Encoding;
+  if (Object.hasOwn(ENCODINGS, name)) return name as Encoding;
   throw new RelogError(
     "unsupported_media_type",
     `Content-Encoding "${name.slice(0, 40)}" is not known; use identity, gzip, zstd or deflate`,

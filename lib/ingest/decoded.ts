@@ -33,6 +33,7 @@ export interface Fault {
 export interface RecordLimits {
   readonly bytesMax: number;
   readonly depthMax: number;
+  readonly keyBytesMax: number;
   tooLarge(bytes: number): Fault;
   /** Checks a finished draft and gives it the time of arrival when it names none. */
   check(draft: RecordDraft, rawBytes: number): Fault | undefined;
@@ -59,6 +60,7 @@ export function recordLimits(settings: Values<typeof recordSettings>, nowMs: num
   return {
     bytesMax: settings.recordBytesMax,
     depthMax: settings.depthMax,
+    keyBytesMax: settings.keyBytesMax,
     tooLarge: (size) => ({
       code: "record_too_large",
       message: `the record has ${size} bytes; RELOG_RECORD_BYTES_MAX allows ${settings.recordBytesMax}`,

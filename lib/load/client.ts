@@ -42,7 +42,11 @@ export async function post(agent: Agent, url: string, headers: Readonly<Record<s
       answer.on("end", () => {
         if (!answer.complete) return reject(new Error(`${url} broke off its answer`));
         const retryAfter = Number(answer.headers["retry-after"]);
-        resolve({ status: answer.statusCode ?? 0, retryAfterS: Number.isFinite(retryAfter) ? retryAfter : undefined, body: Buffer.concat(chunks) });
+        resolve({
+          status: answer.statusCode ?? 0,
+          retryAfterS: Number.isFinite(retryAfter) ? retryAfter : undefined,
+          body: Buffer.concat(chunks),
+        });
       });
     });
     sent.on("error", reject);

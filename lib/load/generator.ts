@@ -5,8 +5,8 @@
 
 import { createReadStream } from "node:fs";
 import { Random } from "./random.ts";
-import { PLANTED, rareLine, SERVICES } from "./templates.ts";
 import type { Service } from "./templates.ts";
+import { PLANTED, rareLine, SERVICES } from "./templates.ts";
 
 export interface CorpusOptions {
   readonly records: number;
@@ -103,7 +103,8 @@ export async function* bodies(options: CorpusOptions): AsyncGenerator<Buffer> {
   const generator = new LineGenerator(options.seed, options.startMs);
   for (let at = 0, batch = 0; at < records; at += batchRecords, batch++) {
     const lines: string[] = [];
-    for (let i = Math.min(batchRecords, records - at); i > 0; i--) lines.push(source === undefined ? generator.next() : (await source.next()).value!);
+    for (let i = Math.min(batchRecords, records - at); i > 0; i--)
+      lines.push(source === undefined ? generator.next() : (await source.next()).value!);
     if (options.probesFromMs !== undefined) lines[0] = probeLine(options, batch);
     yield Buffer.from(`${lines.join("\n")}\n`);
   }

@@ -44,6 +44,9 @@ export class Random {
 
   /** `digits` hexadecimal digits, at most 8. */
   hex(digits: number): string {
-    return this.bits().toString(16).padStart(8, "0").slice(8 - digits);
+    return this.bits()
+      .toString(16)
+      .padStart(8, "0")
+      .slice(8 - digits);
   }
 }

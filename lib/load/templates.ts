@@ -26,7 +26,16 @@ export const PLANTED = {
 } as const;
 
 const USERS = ["root", "admin", "deploy", "postgres", "backup", "git", "ubuntu", "jenkins", "oracle", "test"];
-const PATHS = ["/api/v2/orders", "/api/v2/cart", "/api/v1/users/profile", "/static/app.js", "/search", "/login", "/health", "/api/v2/invoices"];
+const PATHS = [
+  "/api/v2/orders",
+  "/api/v2/cart",
+  "/api/v1/users/profile",
+  "/static/app.js",
+  "/search",
+  "/login",
+  "/health",
+  "/api/v2/invoices",
+];
 const AGENTS = [
   "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
   "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Version/17.5 Mobile Safari/604.1",
@@ -43,7 +52,8 @@ const pod = (r: Random): string => `${r.pick(PODS)}-${r.hex(8)}-${r.hex(5)}`;
 const uuid = (r: Random): string => `${r.hex(8)}-${r.hex(4)}-4${r.hex(3)}-a${r.hex(3)}-${r.hex(8)}${r.hex(4)}`;
 const access = (r: Random, status: number): string =>
   `${ip(r)} - - "${r.pick(["GET", "GET", "GET", "POST", "PUT"])} ${r.pick(PATHS)}/${r.below(100_000)} HTTP/1.1" ${status} ${r.skewed(200_000, 3)} "-" "${r.pick(AGENTS)}"`;
-const thread = (r: Random): string => `[http-nio-8080-exec-${r.between(1, 200)}] com.example.shop.checkout.internal.${r.pick(CLASSES)} tx=${r.hex(8)}`;
+const thread = (r: Random): string =>
+  `[http-nio-8080-exec-${r.between(1, 200)}] com.example.shop.checkout.internal.${r.pick(CLASSES)} tx=${r.hex(8)}`;
 const session = (r: Random): string => `[${r.below(4_194_304)}-${r.below(99)}] shop@shop,app=${r.pick(PODS)},client=${ip(r)}`;
 const uptime = (r: Random): string => `[${r.below(9_000_000)}.${String(r.below(1_000_000)).padStart(6, "0")}]`;
 
@@ -54,11 +64,14 @@ export const SERVICES: readonly Service[] = [
     calm: [(r) => access(r, r.pick([200, 200, 200, 200, 201, 204, 301, 304]))],
     warn: [
       (r) => access(r, r.pick([400, 401, 403, 404, 404, 429])),
-      (r) => `*${r.below(1e9)} a client request body is buffered to a temporary file /var/lib/nginx/body/00${r.below(1e8)}, client: ${ip(r)}, server: shop.example.com`,
+      (r) =>
+        `*${r.below(1e9)} a client request body is buffered to a temporary file /var/lib/nginx/body/00${r.below(1e8)}, client: ${ip(r)}, server: shop.example.com`,
     ],
     error: [
-      (r) => `*${r.below(1e9)} upstream timed out (110: Connection timed out) while reading response header from upstream, client: ${ip(r)}, upstream: "http://${ip(r)}:8080${r.pick(PATHS)}"`,
-      (r) => `*${r.below(1e9)} connect() failed (111: Connection refused) while connecting to upstream, client: ${ip(r)}, server: shop.example.com`,
+      (r) =>
+        `*${r.below(1e9)} upstream timed out (110: Connection timed out) while reading response header from upstream, client: ${ip(r)}, upstream: "http://${ip(r)}:8080${r.pick(PATHS)}"`,
+      (r) =>
+        `*${r.below(1e9)} connect() failed (111: Connection refused) while connecting to upstream, client: ${ip(r)}, server: shop.example.com`,
     ],
   },
   {
@@ -84,7 +97,8 @@ export const SERVICES: readonly Service[] = [
     name: "kernel",
     weight: 7,
     calm: [
-      (r) => `${uptime(r)} audit: type=1400 audit(${r.below(2e9)}.${r.below(1_000)}:${r.below(1e6)}): apparmor="ALLOWED" operation="open" pid=${r.below(4_194_304)} comm="node"`,
+      (r) =>
+        `${uptime(r)} audit: type=1400 audit(${r.below(2e9)}.${r.below(1_000)}:${r.below(1e6)}): apparmor="ALLOWED" operation="open" pid=${r.below(4_194_304)} comm="node"`,
       (r) => `${uptime(r)} eth0: Link is Up - ${r.pick([1, 10, 25])}Gbps/Full - flow control rx/tx`,
       (r) => `${uptime(r)} EXT4-fs (nvme${r.below(8)}n1p${r.below(4)}): mounted filesystem ${uuid(r)} r/w with ordered data mode`,
     ],
@@ -93,7 +107,8 @@ export const SERVICES: readonly Service[] = [
       (r) => `${uptime(r)} CPU${r.below(128)}: Package temperature above threshold, cpu clock throttled (total events = ${r.below(1e6)})`,
     ],
     error: [
-      (r) => `${uptime(r)} Out of memory: Killed process ${r.below(4_194_304)} (java) total-vm:${r.below(4e7)}kB, anon-rss:${r.below(2e7)}kB, oom_score_adj:${r.below(1_000)}`,
+      (r) =>
+        `${uptime(r)} Out of memory: Killed process ${r.below(4_194_304)} (java) total-vm:${r.below(4e7)}kB, anon-rss:${r.below(2e7)}kB, oom_score_adj:${r.below(1_000)}`,
       (r) => `${uptime(r)} blk_update_request: I/O error, dev nvme${r.below(8)}n1, sector ${r.below(1e9)} op 0x0:(READ) flags 0x80700`,
     ],
   },
@@ -113,7 +128,8 @@ export const SERVICES: readonly Service[] = [
     error: [
       (r) =>
         `${thread(r)}: java.net.SocketTimeoutException: Read timed out after ${r.between(1_000, 30_000)} ms at com.example.shop.${r.pick(CLASSES)}.call(${r.pick(CLASSES)}.java:${r.between(20, 900)})`,
-      (r) => `${thread(r)}: java.lang.IllegalStateException: order ${uuid(r)} is in state ${r.pick(["PAID", "SHIPPED", "CANCELLED"])}, expected NEW`,
+      (r) =>
+        `${thread(r)}: java.lang.IllegalStateException: order ${uuid(r)} is in state ${r.pick(["PAID", "SHIPPED", "CANCELLED"])}, expected NEW`,
     ],
   },
   {
@@ -122,40 +138,59 @@ export const SERVICES: readonly Service[] = [
     calm: [
       (r) => `"Started container" pod="shop/${pod(r)}" containerID="${r.hex(8)}${r.hex(8)}${r.hex(8)}" pid=${r.below(4_194_304)}`,
       (r) => `"SyncLoop (PLEG): event for pod" pod="shop/${pod(r)}" event={"ID":"${uuid(r)}","Type":"ContainerStarted"}`,
-      (r) => `"Successfully pulled image" image="registry.example.com/shop/${r.pick(PODS)}:${r.between(1, 9)}.${r.below(90)}.${r.below(20)}" duration="${r.below(90)}.${r.below(1_000)}s"`,
+      (r) =>
+        `"Successfully pulled image" image="registry.example.com/shop/${r.pick(PODS)}:${r.between(1, 9)}.${r.below(90)}.${r.below(20)}" duration="${r.below(90)}.${r.below(1_000)}s"`,
     ],
     warn: [
-      (r) => `"Probe failed" probeType="Readiness" pod="shop/${pod(r)}" probeResult="failure" output="HTTP probe failed with statuscode: ${r.pick([500, 502, 503])}"`,
+      (r) =>
+        `"Probe failed" probeType="Readiness" pod="shop/${pod(r)}" probeResult="failure" output="HTTP probe failed with statuscode: ${r.pick([500, 502, 503])}"`,
       (r) => `"Eviction manager: attempting to reclaim" resourceName="memory" available="${r.below(900)}Mi" threshold="1Gi"`,
     ],
     error: [
-      (r) => `"Error syncing pod, skipping" err="back-off ${r.pick([10, 20, 40, 80])}s restarting failed container" pod="shop/${pod(r)}" podUID="${uuid(r)}"`,
-      (r) => `"Failed to pull image" err="rpc error: code = DeadlineExceeded desc = context deadline exceeded" image="registry.example.com/shop/${r.pick(PODS)}:${r.below(90)}"`,
+      (r) =>
+        `"Error syncing pod, skipping" err="back-off ${r.pick([10, 20, 40, 80])}s restarting failed container" pod="shop/${pod(r)}" podUID="${uuid(r)}"`,
+      (r) =>
+        `"Failed to pull image" err="rpc error: code = DeadlineExceeded desc = context deadline exceeded" image="registry.example.com/shop/${r.pick(PODS)}:${r.below(90)}"`,
     ],
   },
   {
     name: "postgres",
     weight: 12,
     calm: [
-      (r) => `${session(r)} duration: ${r.skewed(9_000, 4)}.${r.below(1_000)} ms  statement: SELECT * FROM ${r.pick(TABLES)} WHERE id = ${r.below(1e8)} FOR UPDATE`,
-      (r) => `${session(r)} checkpoint complete: wrote ${r.below(100_000)} buffers (${r.below(100)}.${r.below(10)}%); 0 WAL file(s) added, ${r.below(40)} recycled; write=${r.below(300)}.${r.below(1_000)} s`,
-      (r) => `${session(r)} connection authorized: user=shop database=shop application_name=${r.pick(PODS)} SSL enabled (protocol=TLSv1.3, bits=256)`,
+      (r) =>
+        `${session(r)} duration: ${r.skewed(9_000, 4)}.${r.below(1_000)} ms  statement: SELECT * FROM ${r.pick(TABLES)} WHERE id = ${r.below(1e8)} FOR UPDATE`,
+      (r) =>
+        `${session(r)} checkpoint complete: wrote ${r.below(100_000)} buffers (${r.below(100)}.${r.below(10)}%); 0 WAL file(s) added, ${r.below(40)} recycled; write=${r.below(300)}.${r.below(1_000)} s`,
+      (r) =>
+        `${session(r)} connection authorized: user=shop database=shop application_name=${r.pick(PODS)} SSL enabled (protocol=TLSv1.3, bits=256)`,
     ],
     warn: [
-      (r) => `${session(r)} process ${r.below(4_194_304)} still waiting for ShareLock on transaction ${r.below(2e9)} after ${r.between(1_000, 9_000)}.${r.below(1_000)} ms`,
+      (r) =>
+        `${session(r)} process ${r.below(4_194_304)} still waiting for ShareLock on transaction ${r.below(2e9)} after ${r.between(1_000, 9_000)}.${r.below(1_000)} ms`,
       (r) => `${session(r)} could not receive data from client: Connection reset by peer (${ip(r)}:${port(r)})`,
     ],
     error: [
-      (r) => `${session(r)} deadlock detected: process ${r.below(4_194_304)} waits for ShareLock on transaction ${r.below(2e9)}; blocked by process ${r.below(4_194_304)}`,
-      (r) => `${session(r)} duplicate key value violates unique constraint "${r.pick(TABLES)}_pkey", Key (id)=(${r.below(1e8)}) already exists.`,
+      (r) =>
+        `${session(r)} deadlock detected: process ${r.below(4_194_304)} waits for ShareLock on transaction ${r.below(2e9)}; blocked by process ${r.below(4_194_304)}`,
+      (r) =>
+        `${session(r)} duplicate key value violates unique constraint "${r.pick(TABLES)}_pkey", Key (id)=(${r.below(1e8)}) already exists.`,
     ],
   },
   {
     name: "haproxy",
     weight: 6,
-    calm: [(r) => `${ip(r)}:${port(r)} https~ shop/app${r.between(1, 12)} 0/0/${r.below(5)}/${r.skewed(2_000, 3)}/${r.skewed(2_500, 3)} 200 ${r.below(90_000)} - - ---- ${r.below(900)}/${r.below(900)}/${r.below(90)}/${r.below(20)}/0 0/0`],
-    warn: [(r) => `Server shop/app${r.between(1, 12)} is going DOWN for maintenance, ${r.below(12)} active and 0 backup servers left, ${r.below(400)} sessions active`],
-    error: [(r) => `Server shop/app${r.between(1, 12)} is DOWN, reason: Layer4 timeout, check duration: ${r.between(2_000, 9_000)}ms. ${r.below(12)} active servers left`],
+    calm: [
+      (r) =>
+        `${ip(r)}:${port(r)} https~ shop/app${r.between(1, 12)} 0/0/${r.below(5)}/${r.skewed(2_000, 3)}/${r.skewed(2_500, 3)} 200 ${r.below(90_000)} - - ---- ${r.below(900)}/${r.below(900)}/${r.below(90)}/${r.below(20)}/0 0/0`,
+    ],
+    warn: [
+      (r) =>
+        `Server shop/app${r.between(1, 12)} is going DOWN for maintenance, ${r.below(12)} active and 0 backup servers left, ${r.below(400)} sessions active`,
+    ],
+    error: [
+      (r) =>
+        `Server shop/app${r.between(1, 12)} is DOWN, reason: Layer4 timeout, check duration: ${r.between(2_000, 9_000)}ms. ${r.below(12)} active servers left`,
+    ],
   },
   {
     name: "cron",
@@ -165,7 +200,9 @@ export const SERVICES: readonly Service[] = [
       (r) => `job ${r.below(1e6)} finished in ${r.below(900)}.${r.below(100)} s, exit status 0, ${r.below(1e6)} files examined`,
     ],
     warn: [(r) => `job ${r.below(1e6)} skipped: the run before, pid ${r.below(4_194_304)}, has not ended`],
-    error: [(r) => `job ${r.below(1e6)} failed with exit status ${r.between(1, 127)} after ${r.below(900)} s; output mailed to ${r.pick(USERS)}`],
+    error: [
+      (r) => `job ${r.below(1e6)} failed with exit status ${r.between(1, 127)} after ${r.below(900)} s; output mailed to ${r.pick(USERS)}`,
+    ],
   },
 ];
 

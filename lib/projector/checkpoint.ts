@@ -53,7 +53,7 @@ export class Claim implements AsyncDisposable {
   #revision: number;
   #tail: Promise<unknown> = Promise.resolve();
   #renewed: number;
-  #lost: LeaseLost | undefined;
+  readonly #lost = new AbortController();
   readonly #timer: NodeJS.Timeout;
 
   constructor(register: CheckpointRegister, clock: Clock, leaseMs: number, value: Checkpoint, revision: number, since: number) {
@@ -66,14 +66,17 @@ export class Claim implements AsyncDisposable {
     this.#timer = setInterval(() => {
       if (this.#clock.monotonicMs() - this.#renewed < leaseMs / 3) return;
       // A failed renewal shows in `deadline`, and the next change reports it.
-      this.change({}).catch((error: unknown) => {
-        if (error instanceof LeaseLost) this.#lost = error;
-      });
+      this.change({}).catch(() => undefined);
     }, leaseMs / 6);
   }
 
   get value(): Checkpoint {
     return this.#value;
+  }
+
+  /** Aborts with LeaseLost when someone else is known to own the checkpoint. */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
   }
 
   /** Monotonic milliseconds until which nobody else takes over. */
@@ -84,13 +87,14 @@ export class Claim implements AsyncDisposable {
   /** Writes a changed checkpoint. @throws LeaseLost, or the register's error when the outcome is unknown */
   async change(patch: Partial<Pick<Checkpoint, "next" | "plan" | "owner">>): Promise<void> {
     const turn = this.#tail.then(async () => {
-      if (this.#lost) throw this.#lost;
+      this.#lost.signal.throwIfAborted();
       const started = this.#clock.monotonicMs();
       const value = { ...this.#value, ...patch, writes: this.#value.writes + 1 };
       const revision = await this.#register.write(value, this.#revision);
       if (revision === undefined) {
-        this.#lost = new LeaseLost("another projector changed the checkpoint");
-        throw this.#lost;
+        const lost = new LeaseLost("another projector changed the checkpoint");
+        this.#lost.abort(lost);
+        throw lost;
       }
       this.#value = value;
       this.#revision = revision;
@@ -100,11 +104,14 @@ export class Claim implements AsyncDisposable {
     await turn;
   }
 
-  /** Stops renewing and, if still the owner, lets the next one in at once. */
+  /**
+   * Stops renewing and, if still the owner, lets the next one in at once; but not while a plan is open: an insert of it may
+   * still be on its way, and only the lease, which is longer than the insert's fence, says when it will not arrive any more.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
     await this.#tail;
-    if (this.#lost) return;
+    if (this.#lost.signal.aborted || this.#value.plan !== null) return;
     await this.change({ owner: "" }).catch(() => undefined);
   }
 }

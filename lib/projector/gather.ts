@@ -10,7 +10,7 @@ import { bytes, duration, integer } from "../base/config.ts";
 import { sleep } from "../base/loop.ts";
 import type { StoredMessage } from "../event/envelope.ts";
 import type { Verdict } from "./message.ts";
-import { judge } from "./message.ts";
+import { frameContentSize, judge } from "./message.ts";
 
 export const gatherSettings = {
   planRecordsMax: integer(
@@ -28,6 +28,11 @@ export const gatherSettings = {
     "an insert of this size does not wait for company",
   ),
   planBytesMax: bytes("RELOG_PLAN_BYTES_MAX", "16MiB", "compressed bytes of one insert, and so the projector's memory per shard"),
+  planBlockBytesMax: bytes(
+    "RELOG_PLAN_BLOCK_BYTES_MAX",
+    "128MiB",
+    "bytes of one insert once decompressed; ClickHouse needs about eight times as much memory",
+  ),
   planPartitionsMax: integer(
     "RELOG_PLAN_PARTITIONS_MAX",
     "4",
@@ -115,6 +120,7 @@ class Selection {
   readonly verdicts: Verdict[] = [];
   records = 0;
   #bytes = 0;
+  #blockBytes = 0;
   readonly #days = new Set<bigint>();
   readonly #settings: Values<typeof gatherSettings>;
 
@@ -125,9 +131,11 @@ class Selection {
   take(verdict: Verdict): boolean {
     const records = verdict.kind === "batch" ? verdict.envelope.records : 0;
     const size = verdict.message.payload.length;
+    const blockBytes = verdict.kind === "batch" ? (frameContentSize(verdict.message.payload) ?? 0) : 0;
     const days = daysOf(verdict, this.#settings.planPartitionsMax + 1);
     if (this.verdicts.length > 0) {
       if (this.records + records > this.#settings.planRecordsMax || this.#bytes + size > this.#settings.planBytesMax) return false;
+      if (this.#blockBytes + blockBytes > this.#settings.planBlockBytesMax) return false;
       const added = days.filter((day) => !this.#days.has(day)).length;
       if (added > 0 && this.#days.size + added > this.#settings.planPartitionsMax) return false;
     }
@@ -135,6 +143,7 @@ class Selection {
     this.verdicts.push(verdict);
     this.records += records;
     this.#bytes += size;
+    this.#blockBytes += blockBytes;
     return true;
   }
 }

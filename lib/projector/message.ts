@@ -37,6 +37,11 @@ export type Verdict = Batch | Poison;
 
 /** A block that claims to be larger than this once decompressed is no batch of ours. */
 const BLOCK_BYTES_MAX = 64 * 2 ** 20;
+/** What a record adds to a block at least: its fixed columns, lengths and indexes. Bounds the work that an envelope can ask for. */
+const RECORD_BYTES_MIN = 40;
+/** Lines are 32 bits, times 63. */
+const LINES_MAX = 2 ** 32;
+const TIMESTAMP_MAX = 2n ** 63n - 1n;
 
 /** Judges a message of a LOGS stream by its subject, its headers and the head of its frame. */
 export function judge(message: StoredMessage): Verdict {
@@ -52,6 +57,11 @@ export function judge(message: StoredMessage): Verdict {
   if (size === undefined) return poison("frame_invalid", "the payload is no zstd frame with a content size");
   if (size > BLOCK_BYTES_MAX)
     return poison("frame_too_large", `the frame says that it holds ${size} bytes; at most ${BLOCK_BYTES_MAX} are taken`);
+  const { records, firstLine, minTimestamp, maxTimestamp } = envelope;
+  if (records * RECORD_BYTES_MIN > size) return poison("envelope_invalid", `${records} records cannot be in a block of ${size} bytes`);
+  if (firstLine + records > LINES_MAX) return poison("envelope_invalid", `line ${firstLine + records - 1} is beyond 32 bits`);
+  if (minTimestamp > maxTimestamp || maxTimestamp > TIMESTAMP_MAX)
+    return poison("envelope_invalid", `the times ${minTimestamp} to ${maxTimestamp} are no range`);
   return { kind: "batch", seq: message.seq, message, envelope };
 }
 

@@ -77,8 +77,11 @@ export async function projectShard(
       await using _ = claim;
       log.info({ shard: ports.name, next: claim.value.next, plan: claim.value.plan }, "projecting");
       health.warn(subject, undefined);
-      attempt = 0;
-      await own(claim);
+      const began = claim.value.next;
+      await own(claim).finally(() => {
+        // Only progress ends a row of failures: one that stumbles over the same message each time must slow down.
+        if (claim.value.next > began) attempt = 0;
+      });
     } catch (error) {
       if (error instanceof LeaseLost) {
         log.warn({ shard: ports.name }, "the shard has another owner now");
@@ -108,8 +111,10 @@ export async function projectShard(
       eventsOf(),
       ports.failpoint,
     );
+    // Settling may take as long as the engine is down; one that lost its turn meanwhile leaves it.
+    const stop = AbortSignal.any([abandon, claim.lost]);
     const gatherer = new Gatherer(ports.read, settings, clock);
-    if (claim.value.plan !== null) await resume(claim, settler, claim.value.plan);
+    if (claim.value.plan !== null) await resume(claim, settler, claim.value.plan, stop);
     let ahead: Promise<Gathered | undefined> | undefined;
     metrics.lag(ports.name, async () => (await ports.facts()).lastSeq - claim.value.next + 1);
     try {
@@ -132,7 +137,7 @@ export async function projectShard(
         ahead = gatherer.next(plan.to + 1, IDLE_MS, leave);
         ahead.catch(() => undefined);
         const end = metrics.insertSeconds.startTimer({ shard: ports.name });
-        await settler.fresh(plan, verdicts, abandon);
+        await settler.fresh(plan, verdicts, stop);
         end();
         await claim.change({ next: plan.to + 1, plan: null });
         ports.failpoint("advanced");
@@ -145,7 +150,7 @@ export async function projectShard(
   }
 
   /** Carries out a plan that an earlier owner left: its range is read again, exactly. */
-  async function resume(claim: Claim, settler: Settler, plan: Plan): Promise<void> {
+  async function resume(claim: Claim, settler: Settler, plan: Plan, stop: AbortSignal): Promise<void> {
     log.info({ shard: ports.name, plan }, "settling a plan that was left");
     const verdicts: Verdict[] = [];
     for (let at = plan.from; at <= plan.to; ) {
@@ -155,11 +160,18 @@ export async function projectShard(
         at = missing.to + 1;
         continue;
       }
-      if (messages.length === 0) throw new Error(`sequence ${at} of a plan cannot be read yet`);
+      if (messages.length === 0) {
+        // A stream from which everything has expired answers like one whose replica lags; its leader tells them apart.
+        const { firstSeq } = await ports.facts();
+        if (firstSeq <= at) throw new Error(`sequence ${at} of a plan cannot be read yet`);
+        reportHole(at, Math.min(firstSeq - 1, plan.to));
+        at = firstSeq;
+        continue;
+      }
       verdicts.push(...messages.map(judge));
       at += messages.length;
     }
-    await settler.found(plan, verdicts, abandon);
+    await settler.found(plan, verdicts, stop);
     await claim.change({ next: plan.to + 1, plan: null });
     observe(verdicts);
   }

@@ -30,8 +30,10 @@ export interface SitePort {
     minTimestamp: bigint;
     maxTimestamp: bigint;
   }): Promise<Map<string, number[]>>;
-  /** Ends running inserts of a token. */
+  /** Ends running inserts of a token, and of tokens made from it. */
   kill(token: string): Promise<void>;
+  /** Waits until no insert whose answer was lost can begin any more; false when there is none. @throws when the engine cannot be asked */
+  quiet(signal: AbortSignal): Promise<boolean>;
 }
 
 export interface DeadLetter {
@@ -71,6 +73,8 @@ const UNEXPLAINED_MAX = 6;
 /** Attempts of one piece, with an engine that answers in between, before the piece is blamed. */
 const UNEXPLAINED_TRIES = 3;
 const BLOCK_BYTES_MAX = 64 * 2 ** 20;
+/** The engine lacks memory: for this insert, or at all. Source: ClickHouse, src/Common/ErrorCodes.cpp. */
+const MEMORY_CODES: ReadonlySet<number | undefined> = new Set([173, 241]);
 
 /** Carries out plans for one shard. */
 export class Settler {
@@ -115,6 +119,8 @@ export class Settler {
     const parked = new Map<number, Set<number>>();
     let failure: Failure | undefined = first;
     let unexplained = 0;
+    /** The engine said "stored" and reading back does not agree: blocks are opened from now on, and must be what their envelopes say. */
+    let distrust = false;
     for (let round = 0; ; round++) {
       signal.throwIfAborted();
       if (failure !== undefined && round > 0) {
@@ -124,9 +130,15 @@ export class Settler {
       try {
         await this.#site.kill(plan.token);
         this.#failpoint("settling");
-        const { missing, untouched } = await this.#missing(units, parked);
+        let { missing, untouched } = await this.#missing(units, parked);
+        // All there: the one insert that was in doubt has arrived, for no other was sent before it was quiet.
         if (missing.length === 0) break;
-        if (failure?.kind === "data" || unexplained >= UNEXPLAINED_MAX) {
+        if (await this.#site.quiet(signal)) {
+          await this.#site.kill(plan.token);
+          ({ missing, untouched } = await this.#missing(units, parked));
+          if (missing.length === 0) break;
+        }
+        if (failure?.kind === "data" || MEMORY_CODES.has(failure?.code) || unexplained >= UNEXPLAINED_MAX) {
           this.#events.refused(plan, failure?.code, failure?.message ?? "");
           await this.#bisect(plan, missing, parked, signal);
           failure = undefined;
@@ -135,12 +147,13 @@ export class Settler {
         }
         // Nothing is there: the same rows under the same token, so that a late twin of the first attempt is a duplicate.
         // Something is there, or the token was tried and is not trusted: only what is missing, under a fresh token.
-        const outcome =
+        const outcome: Outcome =
           untouched && round === 0
             ? await this.#insertWhole(plan.token, units, signal)
-            : await this.#insertUnits(freshToken(plan), missing, signal);
+            : await this.#insertUnits(freshToken(plan), distrust ? missing.map(opened) : missing, signal);
         this.#failpoint("reinserted");
         failure = outcome.kind === "stored" ? undefined : outcome;
+        distrust ||= outcome.kind === "stored";
         unexplained = outcome.kind === "unknown" ? unexplained + 1 : 0;
       } catch (error) {
         signal.throwIfAborted();
@@ -205,17 +218,22 @@ export class Settler {
   /** Inserts what the engine takes of the units and parks what it refuses. @throws when the engine cannot now; the next round goes on */
   async #bisect(plan: Plan, units: readonly Unit[], parked: Map<number, Set<number>>, signal: AbortSignal): Promise<void> {
     let [left, outcome] = [units, await this.#insertUnits(freshToken(plan), units, signal)];
-    for (let tries = 1; outcome.kind === "unknown" && tries < UNEXPLAINED_TRIES; tries++) {
-      // A connection that broke may have stored everything: look before sending any of it again.
+    for (let tries = 1; outcome.kind === "unknown"; tries++) {
+      // A connection that broke may have stored everything: look before sending or blaming any of it again.
       await sleep(backoffMs(tries, RETRY_FIRST_MS, RETRY_MAX_MS), signal);
       signal.throwIfAborted();
+      await this.#site.quiet(signal);
       await this.#site.kill(plan.token);
       left = (await this.#missing(left, parked)).missing;
       if (left.length === 0) return;
+      if (tries === UNEXPLAINED_TRIES) break;
       outcome = await this.#insertUnits(freshToken(plan), left, signal);
     }
     if (outcome.kind === "stored") return;
-    if (outcome.kind === "busy" || outcome.kind === "fenced") throw new Error(outcome.message);
+    const large = outcome.kind === "busy" && MEMORY_CODES.has(outcome.code);
+    // Too large for the engine is cut down to messages, never blamed on a record; but a block that asks for much may be broken.
+    if (large && left.length === 1 && left[0]!.lines === undefined) await sliceFrame(left[0]!);
+    if (outcome.kind === "fenced" || (outcome.kind === "busy" && !(large && left.length > 1))) throw new Error(outcome.message);
     const halves = split(left);
     if (halves === undefined) {
       await this.#parkUnit(left[0]!, parked, outcome.kind === "data" ? "record_refused" : "engine_fails", outcome.message);
@@ -278,8 +296,14 @@ function linesOf(unit: Unit): readonly number[] {
   return unit.lines ?? Array.from({ length: records }, (_, i) => firstLine + i);
 }
 
+/** Begins with the plan's token and a slash, as the ids of its first inserts do, so that killing the plan's inserts finds it. */
 function freshToken(plan: Plan): string {
-  return `${plan.token}.${newBatchId(Date.now())}`;
+  return `${plan.token}/${newBatchId(Date.now())}`;
+}
+
+/** The unit with its lines named one by one, so that its frame is opened and checked. */
+function opened(unit: Unit): Unit {
+  return { batch: unit.batch, lines: linesOf(unit) };
 }
 
 /** Two halves of several messages, or of one message's lines; undefined when there is a single record. */
@@ -292,17 +316,23 @@ function split(units: readonly Unit[]): [Unit[], Unit[]] | undefined {
   return [[{ batch: unit.batch, lines: lines.slice(0, middle) }], [{ batch: unit.batch, lines: lines.slice(middle) }]];
 }
 
-/** A frame with only the unit's lines. @throws BlockError */
+/** A frame with only the unit's lines, each as the envelope says. @throws BlockError */
 async function sliceFrame(unit: Unit): Promise<Uint8Array> {
   const wanted = new Set(linesOf(unit));
+  const { tenant, batch, minTimestamp, maxTimestamp } = unit.batch.envelope;
+  const asSaid = (record: DecodedRecord): boolean => {
+    const timestamp = BigInt(record.timestamp);
+    return record.tenant === tenant && record.batch === batch && timestamp >= minTimestamp && timestamp <= maxTimestamp;
+  };
   let records: DecodedRecord[];
   try {
     records = await decodeBatch(unit.batch.message.payload, BLOCK_BYTES_MAX);
   } catch (error) {
     throw new BlockError({ batch: unit.batch, lines: undefined }, "block_invalid", `the block cannot be opened: ${messageOf(error)}`);
   }
-  const kept = records.filter((record) => wanted.has(record.line) && record.tenant === unit.batch.envelope.tenant);
-  const absent = [...wanted].filter((line) => !kept.some((record) => record.line === line));
+  const kept = records.filter((record) => wanted.has(record.line) && asSaid(record));
+  const found = new Set(kept.map((record) => record.line));
+  const absent = [...wanted].filter((line) => !found.has(line));
   if (absent.length > 0)
     throw new BlockError(
       { batch: unit.batch, lines: absent },
@@ -317,8 +347,8 @@ async function sliceFrame(unit: Unit): Promise<Uint8Array> {
   }
   const observedMs = Number(BigInt(kept[0]!.observed_timestamp) / 1_000_000n);
   const block = builder.finish(
-    unit.batch.envelope.tenant,
-    unit.batch.envelope.batch,
+    tenant,
+    batch,
     observedMs,
     kept.map((record) => record.line),
   );

@@ -66,14 +66,17 @@ export function appender(nc: NatsConnection, settings: Values<typeof appendSetti
     let unknown = false;
     for (let attempt = 0; ; attempt++) {
       let why: string;
-      try {
-        const reply = await nc.request(subject, message.payload, { headers: header, timeout: settings.ackTimeoutMs, noMux: false });
-        const ack = reply.json<PubAck>();
+      const ack = await nc
+        .request(subject, message.payload, { headers: header, timeout: settings.ackTimeoutMs, noMux: false })
+        .then((reply) => reply.json<PubAck>())
+        .catch((error: Error) => error);
+      if (ack instanceof Error) {
+        const nobody = ack instanceof NatsError && ack.code === ErrorCode.NoResponders;
+        why = nobody ? "no stream leader answers" : ack.message;
+        unknown ||= !nobody;
+      } else {
         if (ack.error === undefined) return { stream: ack.stream!, seq: ack.seq!, duplicate: ack.duplicate === true };
         why = refusal(ack.error);
-      } catch (error) {
-        why = error instanceof NatsError && error.code === ErrorCode.NoResponders ? "no stream leader answers" : (error as Error).message;
-        if (!(error instanceof NatsError && error.code === ErrorCode.NoResponders)) unknown = true;
       }
       if (nc.isClosed() || performance.now() >= deadline) {
         const text = `${why} (tried for ${settings.appendTimeoutMs} ms, RELOG_APPEND_TIMEOUT)`;

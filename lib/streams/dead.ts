@@ -13,10 +13,15 @@ export const DEAD_HEADERS = {
   lines: "Relog-Dead-Lines",
   site: "Relog-Dead-Site",
   generation: "Relog-Dead-Generation",
+  /** Bytes of a payload that was too large to be sent again with more headers; the origin stream still has it. */
+  omitted: "Relog-Dead-Omitted-Bytes",
 } as const;
 
 const DETAIL_CHARS_MAX = 500;
+const ENVELOPE_VALUE_CHARS_MAX = 128;
 const ACK_TIMEOUT_MS = 5_000;
+/** Kept for the headers within the largest message that the server takes: ours, the envelope's, and their names. */
+const HEADER_BYTES_MAX = 4_096;
 
 export interface ParkRequest {
   readonly message: StoredMessage;
@@ -39,7 +44,7 @@ export function parker(nc: NatsConnection, site: string, generation: number, sha
     const header = headers();
     for (const name of Object.values(HEADERS)) {
       const value = message.header(name);
-      if (value !== "" && name !== HEADERS.messageId) header.set(name, value);
+      if (value !== "" && name !== HEADERS.messageId) header.set(name, value.slice(0, ENVELOPE_VALUE_CHARS_MAX));
     }
     header.set(DEAD_HEADERS.reason, reason);
     header.set(DEAD_HEADERS.detail, detail.replace(/[^\x20-\x7e]+/g, " ").slice(0, DETAIL_CHARS_MAX));
@@ -50,6 +55,9 @@ export function parker(nc: NatsConnection, site: string, generation: number, sha
     header.set(DEAD_HEADERS.generation, String(generation));
     const msgID = `${site}:${generation}:${stream}:${message.seq}:${lines.slice(0, 64)}`;
     const token = /^[A-Za-z0-9_-]+$/.test(tenant) ? tenant : "unknown";
-    await jetstream.publish(SUBJECTS.dead(shard, token), frame ?? message.payload, { headers: header, msgID });
+    const payload = frame ?? message.payload;
+    const fits = payload.length + HEADER_BYTES_MAX <= (nc.info?.max_payload ?? Number.POSITIVE_INFINITY);
+    if (!fits) header.set(DEAD_HEADERS.omitted, String(payload.length));
+    await jetstream.publish(SUBJECTS.dead(shard, token), fits ? payload : new Uint8Array(), { headers: header, msgID });
   };
 }

@@ -2,13 +2,13 @@
 
 import type { InsertOrder, InsertPrepared } from "./inserter-child.ts";
 import type { BenchOptions } from "./options.ts";
-import { mapValues, usageOf } from "./proc.ts";
 import type { ByProcess } from "./proc.ts";
-import { DATABASE, openStage, since, TENANT } from "./stage.ts";
+import { mapValues, usageOf } from "./proc.ts";
 import type { Stage } from "./stage.ts";
-import { startWorker } from "./worker.ts";
-import type { Worker } from "./worker.ts";
+import { DATABASE, openStage, since, TENANT } from "./stage.ts";
 import { corpusOf } from "./whole-path.ts";
+import type { Worker } from "./worker.ts";
+import { startWorker } from "./worker.ts";
 
 export interface Floor {
   readonly records: number;

@@ -1,13 +1,13 @@
 // The floor's process: encodes the corpus beforehand, then does nothing but insert it, with the projector's own insert.
 
-import { bodies } from "../../lib/load/generator.ts";
-import type { CorpusOptions } from "../../lib/load/generator.ts";
 import { newBatchId } from "../../lib/event/ids.ts";
-import { openClickHouse } from "../../lib/store/client.ts";
+import type { CorpusOptions } from "../../lib/load/generator.ts";
+import { bodies } from "../../lib/load/generator.ts";
 import type { ClickHouseOptions } from "../../lib/store/client.ts";
+import { openClickHouse } from "../../lib/store/client.ts";
 import { engineTimeMs, inserter } from "../../lib/store/insert.ts";
-import { frameOf } from "./frames.ts";
 import type { Frame } from "./frames.ts";
+import { frameOf } from "./frames.ts";
 import { runWorker } from "./worker.ts";
 
 const FENCE_MS = 3_600_000;
@@ -57,7 +57,14 @@ runWorker(
           taken.push(own.shift()!);
         }
         const token = newBatchId(Date.now());
-        const outcome = await insert({ database: order.database, token, queryId: `${token}/0`, frames: taken.map((frame) => frame.bytes), records, fenceMs });
+        const outcome = await insert({
+          database: order.database,
+          token,
+          queryId: `${token}/0`,
+          frames: taken.map((frame) => frame.bytes),
+          records,
+          fenceMs,
+        });
         if (outcome.kind !== "stored") throw new Error(`an insert failed: ${outcome.kind} ${outcome.message}`);
         inserts++;
       }

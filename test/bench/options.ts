@@ -41,7 +41,17 @@ export const HELP = `npm run bench -- [options]
   --out FILE           (bench-results/latest.json)
 `;
 
-const NUMBERS = { records: 1_000_000, rounds: 2, batch: 1_000, connections: 8, "steady-seconds": 30, "steady-rate": 20_000, "query-records": 5_000_000, "codec-records": 200_000, seed: 1 };
+const NUMBERS = {
+  records: 1_000_000,
+  rounds: 2,
+  batch: 1_000,
+  connections: 8,
+  "steady-seconds": 30,
+  "steady-rate": 20_000,
+  "query-records": 5_000_000,
+  "codec-records": 200_000,
+  seed: 1,
+};
 const QUICK = { records: 100_000, rounds: 1, "steady-seconds": 5, "query-records": 500_000, "codec-records": 50_000 };
 type NumberName = keyof typeof NUMBERS;
 
@@ -98,7 +108,7 @@ export function readOptions(args: readonly string[]): BenchOptions | "help" {
 }
 
 function readEnv(given: string): BenchOptions["env"][number] {
-  const match = /^(?:([a-z]+):)?([A-Z_]+)=(.*)$/.exec(given);
+  const match = /^(?:(gateway|projector|query):)?([A-Z][A-Z0-9_]*)=(.*)$/.exec(given);
   if (match === null) throw new Error(`--env takes [SERVICE:]NAME=VALUE, not "${given}"`);
   return { service: match[1] ?? "", name: match[2]!, value: match[3]! };
 }

@@ -1,9 +1,9 @@
 // The load client's process: makes the bodies, then sends them to a gateway.
 
-import { sendAll } from "../../lib/load/client.ts";
 import type { LoadTarget } from "../../lib/load/client.ts";
-import { bodies } from "../../lib/load/generator.ts";
+import { sendAll } from "../../lib/load/client.ts";
 import type { CorpusOptions } from "../../lib/load/generator.ts";
+import { bodies } from "../../lib/load/generator.ts";
 import { runWorker } from "./worker.ts";
 
 runWorker(

@@ -2,17 +2,21 @@
 //
 // Promises: free ports, a temp folder, both gone afterwards; a process that dies fails the bench.
 
-import type { Child } from "../../lib/devstack/child.ts";
-import { startService } from "../../lib/devstack/service.ts";
-import type { Service, ServiceName } from "../../lib/devstack/service.ts";
-import { startStack } from "../../lib/devstack/stack.ts";
+import { execFile } from "node:child_process";
+import { rmSync } from "node:fs";
+import { promisify } from "node:util";
 import { sleep } from "../../lib/base/loop.ts";
-import { openClickHouse } from "../../lib/store/client.ts";
+import type { Child } from "../../lib/devstack/child.ts";
+import { findNatsServer } from "../../lib/devstack/nats-find.ts";
+import type { Service, ServiceName } from "../../lib/devstack/service.ts";
+import { startService } from "../../lib/devstack/service.ts";
+import { startStack } from "../../lib/devstack/stack.ts";
 import type { ClickHouse } from "../../lib/store/client.ts";
+import { openClickHouse } from "../../lib/store/client.ts";
 import { generationDatabase } from "../../lib/store/migrate.ts";
 import type { BenchOptions } from "./options.ts";
-import { mapValues, usageOf } from "./proc.ts";
 import type { ByProcess, Usage } from "./proc.ts";
+import { mapValues, usageOf } from "./proc.ts";
 
 export const DATABASE = generationDatabase(1);
 export const TENANT = "default";
@@ -43,7 +47,9 @@ export interface Stage extends AsyncDisposable {
 }
 
 function envOf(options: BenchOptions, processEnv: NodeJS.ProcessEnv, service: ServiceName): Record<string, string> {
-  const passed = Object.entries(processEnv).filter((pair): pair is [string, string] => /^RELOG_(PLAN|SHARDS)/.test(pair[0]) && pair[1] !== undefined);
+  const passed = Object.entries(processEnv).filter(
+    (pair): pair is [string, string] => /^RELOG_(PLAN|SHARDS)/.test(pair[0]) && pair[1] !== undefined,
+  );
   const own = options.env.filter((entry) => entry.service === "" || entry.service === service);
   return { ...Object.fromEntries(passed), ...Object.fromEntries(own.map((entry) => [entry.name, entry.value])) };
 }
@@ -55,8 +61,19 @@ export async function openStage(options: BenchOptions, processEnv: NodeJS.Proces
   for (const name of names) services[name] = undo.use(await startService(name, stack, envOf(options, processEnv, name)));
   const engine = stack.clickhouse!;
   const store = undo.use(openClickHouse(engine));
-  const children: Readonly<Record<string, Child>> = { nats: stack.nats[0]!, clickhouse: engine.child, ...Object.fromEntries(names.map((name) => [name, services[name]!.child])) };
+  const children: Readonly<Record<string, Child>> = {
+    nats: stack.nats[0]!,
+    clickhouse: engine.child,
+    ...Object.fromEntries(names.map((name) => [name, services[name]!.child])),
+  };
   const env = stack.serviceEnv();
+  // A bench that is interrupted has no time to stop things in order.
+  const sweep = (): void => {
+    for (const child of Object.values(children)) child.kill("SIGKILL");
+    rmSync(stack.dir, { recursive: true, force: true, maxRetries: 5 });
+  };
+  process.once("exit", sweep);
+  undo.defer(() => void process.off("exit", sweep));
 
   function usage(name: string): Usage {
     const child = children[name]!;
@@ -66,7 +83,10 @@ export async function openStage(options: BenchOptions, processEnv: NodeJS.Proces
   const read = (of: keyof Usage): ByProcess => Object.fromEntries(Object.keys(children).map((name) => [name, usage(name)[of]]));
 
   async function ask<T>(sql: string): Promise<T[]> {
-    const bytes = await store.read({ statement: sql, settings: { default_format: "JSONEachRow", output_format_json_quote_64bit_integers: 0 } });
+    const bytes = await store.read({
+      statement: sql,
+      settings: { default_format: "JSONEachRow", output_format_json_quote_64bit_integers: 0 },
+    });
     const lines = bytes.toString("utf8").split("\n");
     return lines.filter((line) => line !== "").map((line) => JSON.parse(line) as T);
   }
@@ -122,4 +142,19 @@ export function since(before: ByProcess, after: ByProcess): ByProcess {
 /** First record's time: six o'clock of today, so that no run crosses midnight, where ClickHouse begins another partition. */
 export function corpusStartMs(): number {
   return Math.floor(Date.now() / 86_400_000) * 86_400_000 + 6 * 3_600_000;
+}
+
+export async function engineVersions(env: NodeJS.ProcessEnv): Promise<{ clickhouse: string; nats: string }> {
+  await using stack = await startStack({ env });
+  await using store = openClickHouse(stack.clickhouse!);
+  const clickhouse = (await store.read({ statement: "SELECT version() FORMAT TSV" })).toString("utf8").trim();
+  const nats = await promisify(execFile)(await findNatsServer(env), ["--version"]);
+  return { clickhouse, nats: nats.stdout.trim() };
+}
+
+/** How many inserts the projector has carried out, by its own count. */
+export async function insertsOf(stage: Stage): Promise<number> {
+  const answer = await fetch(`${stage.services.projector!.url}/metrics`);
+  const counts = [...(await answer.text()).matchAll(/^relog_projector_plan_records_count\S* (\d+)$/gm)].map((match) => Number(match[1]));
+  return counts.reduce((sum, count) => sum + count, 0);
 }

@@ -8,7 +8,14 @@ import { streamState } from "../../lib/streams/read.ts";
 
 /** Bytes of all LOGS streams together. */
 export async function streamBytes(env: Readonly<Record<string, string>>, shards: number): Promise<number> {
-  const settings = { natsUrl: env.NATS_URL!, natsUser: env.NATS_USER!, natsPassword: env.NATS_PASSWORD!, caFile: "", reconnectWaitMs: 250, requestTimeoutMs: 5_000 };
+  const settings = {
+    natsUrl: env.NATS_URL!,
+    natsUser: env.NATS_USER!,
+    natsPassword: env.NATS_PASSWORD!,
+    caFile: "",
+    reconnectWaitMs: 250,
+    requestTimeoutMs: 5_000,
+  };
   const nc = await connectNats(settings, "bench", createTelemetry("bench", "error", false).log, new Health());
   try {
     const states = await Promise.all(Array.from({ length: shards }, (_, shard) => streamState(nc, STREAMS.logs(shard))));

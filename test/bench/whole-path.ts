@@ -1,11 +1,12 @@
 // A: records go in at the gateway and come out of the table.
 
-import { quantile } from "../../lib/load/client.ts";
 import type { LoadResult } from "../../lib/load/client.ts";
+import { quantile } from "../../lib/load/client.ts";
 import type { BenchOptions } from "./options.ts";
-import { mapValues, usageOf } from "./proc.ts";
 import type { ByProcess } from "./proc.ts";
-import { corpusStartMs, DATABASE, openStage, since } from "./stage.ts";
+import { mapValues, usageOf } from "./proc.ts";
+import type { Stage } from "./stage.ts";
+import { corpusStartMs, DATABASE, insertsOf, openStage, since } from "./stage.ts";
 import { streamBytes } from "./streams.ts";
 import { startWorker } from "./worker.ts";
 
@@ -31,11 +32,17 @@ export interface WholePath {
 }
 
 export function corpusOf(options: BenchOptions, records: number) {
-  return { records, batchRecords: options.batchRecords, seed: options.seed, startMs: corpusStartMs(), ...(options.file === undefined ? {} : { file: options.file }) };
+  return {
+    records,
+    batchRecords: options.batchRecords,
+    seed: options.seed,
+    startMs: corpusStartMs(),
+    ...(options.file === undefined ? {} : { file: options.file }),
+  };
 }
 
 /** What goes to `POST /v1/ingest` of a stage. */
-export function targetOf(stage: Awaited<ReturnType<typeof openStage>>, connections: number) {
+export function targetOf(stage: Stage, connections: number) {
   const headers = { Authorization: `Bearer ${stage.key}`, "Content-Type": "application/x-ndjson" };
   return { url: `${stage.services.gateway!.url}/v1/ingest`, headers, connections };
 }
@@ -55,7 +62,9 @@ export async function wholePath(options: BenchOptions, env: NodeJS.ProcessEnv): 
   const cpuSearchable = perMillion(since(before, cpu()));
   const mergesEnded = await stage.settled();
   const cpuSettled = perMillion(since(before, cpu()));
-  const [table] = await stage.ask<{ bytes: number }>(`SELECT sum(bytes_on_disk) AS bytes FROM system.parts WHERE database = '${DATABASE}' AND table = 'logs' AND active`);
+  const [table] = await stage.ask<{ bytes: number }>(
+    `SELECT sum(bytes_on_disk) AS bytes FROM system.parts WHERE database = '${DATABASE}' AND table = 'logs' AND active`,
+  );
   return {
     records,
     bodyBytes: sender.prepared.bytes,
@@ -70,12 +79,18 @@ export async function wholePath(options: BenchOptions, env: NodeJS.ProcessEnv): 
     peakBytes: stage.peak(),
     tableBytesPerRecord: table!.bytes / records,
     streamBytesPerRecord: (await streamBytes(stage.env, stage.shards)) / records,
-    plans: await insertedParts(stage),
+    plans: await insertedSizes(stage, records),
   };
 }
 
-/** Sizes of the parts as they were inserted: merged ones stay listed for minutes. */
-async function insertedParts(stage: Awaited<ReturnType<typeof openStage>>): Promise<number[]> {
+/**
+ * Sizes of the inserts in order: parts that were merged stay listed for minutes. When some are gone already, as many equal
+ * ones as the projector counts.
+ */
+async function insertedSizes(stage: Stage, records: number): Promise<number[]> {
   const sql = `SELECT rows FROM system.parts WHERE database = '${DATABASE}' AND table = 'logs' AND level = 0 ORDER BY min_block_number`;
-  return (await stage.ask<{ rows: number }>(sql)).map((part) => part.rows);
+  const sizes = (await stage.ask<{ rows: number }>(sql)).map((part) => part.rows);
+  if (sizes.reduce((sum, size) => sum + size, 0) === records) return sizes;
+  const inserts = Math.max(1, await insertsOf(stage));
+  return new Array<number>(inserts).fill(Math.ceil(records / inserts));
 }

@@ -71,6 +71,8 @@ export function runWorker<Work, State, Order>(
       state = made.state;
       return { kind: "ready", value: made.report };
     };
-    step().then(say, (error: unknown) => say({ kind: "failed", why: error instanceof Error ? (error.stack ?? error.message) : String(error) }));
+    step().then(say, (error: unknown) =>
+      say({ kind: "failed", why: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
+    );
   });
 }

@@ -1,8 +1,8 @@
 // The workshop of the fault tests: engines, services, producers, and the check of the invariants over everything acknowledged.
 
 import { readFileSync } from "node:fs";
-import { connect, headers as natsHeaders } from "nats";
 import type { NatsConnection } from "nats";
+import { connect, headers as natsHeaders } from "nats";
 import { test } from "vitest";
 import { sleep, waitFor } from "../../lib/base/loop.ts";
 import type { Service, ServiceName } from "../../lib/devstack/service.ts";
@@ -128,7 +128,15 @@ export class Rig implements AsyncDisposable {
       markers.push(marker);
       const ago = days === 0 ? 0 : Math.floor((i / records) * days) * DAY_MS + this.random.int(0, 1000);
       const timestamp = new Date(now - ago).toISOString();
-      lines.push(JSON.stringify({ timestamp, level: i % 7 === 0 ? "error" : "info", service: `s${i % 3}`, message: `hello ${"x".repeat(padding)}`, marker }));
+      lines.push(
+        JSON.stringify({
+          timestamp,
+          level: i % 7 === 0 ? "error" : "info",
+          service: `s${i % 3}`,
+          message: `hello ${"x".repeat(padding)}`,
+          marker,
+        }),
+      );
     }
     return { body: `${lines.join("\n")}\n`, markers };
   }
@@ -146,7 +154,13 @@ export class Rig implements AsyncDisposable {
     await Promise.all(Array.from({ length: options.concurrency ?? 4 }, worker));
   }
 
-  async send(url: string | (() => string), body: string | Buffer, call: Call, giveUpMs = GIVE_UP_MS, extra: Record<string, string> = {}): Promise<Call> {
+  async send(
+    url: string | (() => string),
+    body: string | Buffer,
+    call: Call,
+    giveUpMs = GIVE_UP_MS,
+    extra: Record<string, string> = {},
+  ): Promise<Call> {
     const end = performance.now() + giveUpMs;
     for (;;) {
       try {
@@ -209,10 +223,16 @@ export class Rig implements AsyncDisposable {
     const table = await this.sql(
       "SELECT tenant, batch, line, attributes['marker'] FROM relog_g1.logs WHERE attributes['marker'] != '' SETTINGS optimize_use_projections = 0",
     );
-    const rows: StoredRow[] = table.map(([tenant, batch, line, marker]) => ({ tenant: tenant!, batch: batch!, line: Number(line), marker: marker! }));
+    const rows: StoredRow[] = table.map(([tenant, batch, line, marker]) => ({
+      tenant: tenant!,
+      batch: batch!,
+      line: Number(line),
+      marker: marker!,
+    }));
     const faults = contradictions(this.ledger, rows, "default", parked);
     faults.push(...(await this.#projectionFaults()));
-    if (faults.length > 0) throw new Error(`${faults.length} contradictions in ${rows.length} rows:\n  ${faults.slice(0, 20).join("\n  ")}`);
+    if (faults.length > 0)
+      throw new Error(`${faults.length} contradictions in ${rows.length} rows:\n  ${faults.slice(0, 20).join("\n  ")}`);
   }
 
   /** The aggregate projection against the rows. */
@@ -223,7 +243,9 @@ export class Rig implements AsyncDisposable {
       this.sql(counts, "optimize_use_projections=1"),
       this.sql(counts, "optimize_use_projections=0"),
     ]);
-    return JSON.stringify(used) === JSON.stringify(rows) ? [] : [`I1: the counts projection has ${used.length} groups, the rows ${rows.length}, or they differ`];
+    return JSON.stringify(used) === JSON.stringify(rows)
+      ? []
+      : [`I1: the counts projection has ${used.length} groups, the rows ${rows.length}, or they differ`];
   }
 
   async deadLetters(): Promise<DeadLetterSeen[]> {
@@ -231,7 +253,7 @@ export class Rig implements AsyncDisposable {
     const manager = await nc.jetstreamManager({ checkAPI: false });
     const { state } = await manager.streams.info(STREAMS.deadLetters);
     const letters: DeadLetterSeen[] = [];
-    for (let seq = state.first_seq; seq <= state.last_seq; seq++) {
+    for (let seq = Math.max(1, state.first_seq); seq <= state.last_seq; seq++) {
       const { header } = await manager.streams.getMessage(STREAMS.deadLetters, { seq });
       letters.push({
         reason: header.get(DEAD_HEADERS.reason),
@@ -268,14 +290,21 @@ export async function died(service: Service, timeoutMs = 30_000): Promise<void> 
 process.stderr.write(`RELOG_TEST_SEED=${seed}\n`);
 
 /** A test on engines of its own; a failure says the seed and the last words of every service. */
-export function faultTest(name: string, body: (rig: Rig) => Promise<void>, options: Omit<StackOptions, "env"> & { timeoutMs?: number } = {}): void {
+export function faultTest(
+  name: string,
+  body: (rig: Rig) => Promise<void>,
+  options: Omit<StackOptions, "env"> & { timeoutMs?: number } = {},
+): void {
   test(name, { timeout: options.timeoutMs ?? 120_000 }, async () => {
     await using rig = new Rig(await startStack({ ...options, env: process.env }));
     try {
       await body(rig);
     } catch (error) {
-      const words = rig.services.map(({ child }) => `--- ${child.name} (${child.pid ?? "ended"})\n${child.lastLines.slice(-12).join("\n").slice(-6000)}`);
-      throw new Error(`${(error as Error).message}\nRELOG_TEST_SEED=${seed}\n${words.join("\n")}`, { cause: error });
+      const states = await Promise.all(rig.services.map((service) => rig.warnings(service).then(JSON.stringify, String)));
+      const words = rig.services.map(
+        ({ child }) => `--- ${child.name} (${child.pid ?? "ended"})\n${child.lastLines.slice(-12).join("\n").slice(-6000)}`,
+      );
+      throw new Error(`${(error as Error).message}\nRELOG_TEST_SEED=${seed}\n${states.join("\n")}\n${words.join("\n")}`, { cause: error });
     }
   });
 }

@@ -51,7 +51,12 @@ export interface StoredRow {
  * Everything that contradicts I1-I4, one sentence each.
  * @param parked markers that belong into dead letters and so not into the table
  */
-export function contradictions(ledger: Ledger, rows: readonly StoredRow[], tenant: string, parked: ReadonlySet<string> = new Set()): string[] {
+export function contradictions(
+  ledger: Ledger,
+  rows: readonly StoredRow[],
+  tenant: string,
+  parked: ReadonlySet<string> = new Set(),
+): string[] {
   const faults: string[] = [];
   const seen = new Map<string, StoredRow[]>();
   for (const row of rows) {
@@ -77,14 +82,17 @@ export function contradictions(ledger: Ledger, rows: readonly StoredRow[], tenan
   }
   for (const call of ledger.of("acked")) {
     const missing = call.markers.filter((marker) => !seen.has(marker) && !parked.has(marker));
-    if (missing.length > 0) faults.push(`I1: batch ${call.receipt?.id} lacks ${missing.length} of ${call.markers.length}, first ${missing[0]}`);
+    if (missing.length > 0)
+      faults.push(`I1: batch ${call.receipt?.id} lacks ${missing.length} of ${call.markers.length}, first ${missing[0]}`);
     const batches = new Set(call.markers.flatMap((marker) => seen.get(marker)?.map((row) => row.batch) ?? []));
     if (batches.size > 1 || (batches.size === 1 && !batches.has(call.receipt!.id)))
       faults.push(`batch ${call.receipt!.id} is stored as ${[...batches]}`);
-    if (call.receipt!.accepted !== call.markers.length) faults.push(`batch ${call.receipt!.id}: accepted ${call.receipt!.accepted} of ${call.markers.length}`);
+    if (call.receipt!.accepted !== call.markers.length)
+      faults.push(`batch ${call.receipt!.id}: accepted ${call.receipt!.accepted} of ${call.markers.length}`);
   }
   for (const call of ledger.calls) {
-    if (call.outcome === "open") faults.push(`I2: a call of ${call.markers.length} records was never answered: ${call.answers.slice(-3).join("; ")}`);
+    if (call.outcome === "open")
+      faults.push(`I2: a call of ${call.markers.length} records was never answered: ${call.answers.slice(-3).join("; ")}`);
     if (call.outcome === "refused" && call.answers.length === 0) faults.push("I2: a refused call has no error");
   }
   return faults;

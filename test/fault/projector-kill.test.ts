@@ -13,7 +13,12 @@ for (const step of ["planned", "inserted", "advanced"] satisfies Step[]) {
   faultTest(`killed at "${step}", the next one settles`, async (rig) => {
     const gateway = await rig.gateway();
     for (let round = 1; round <= ROUNDS; round++) {
-      const first = await rig.projector({ ...LEASE, RELOG_FAILPOINT: `${step}:${round}`, RELOG_PLAN_RECORDS_ENOUGH: "40", RELOG_PLAN_RECORDS_MAX: "60" });
+      const first = await rig.projector({
+        ...LEASE,
+        RELOG_FAILPOINT: `${step}:${round}`,
+        RELOG_PLAN_RECORDS_ENOUGH: "40",
+        RELOG_PLAN_RECORDS_MAX: "60",
+      });
       await rig.produce(gateway.url, { batches: scaled(30, 200), days: 5 });
       await died(first);
       const second = await rig.projector(LEASE);
@@ -32,7 +37,8 @@ for (const step of ["settling", "reinserted"] satisfies Step[]) {
       const first = await rig.projector({ ...LEASE, RELOG_FAILPOINT: `${left}:1` });
       await rig.produce(gateway.url, { batches: 20, days: 12 });
       await died(first);
-      for (let round = 0; round < ROUNDS; round++) await died(await rig.projector({ ...LEASE, RELOG_FAILPOINT: `${step}:1` }).catch(() => rig.services.at(-1)!));
+      for (let round = 0; round < ROUNDS; round++)
+        await died(await rig.projector({ ...LEASE, RELOG_FAILPOINT: `${step}:1` }).catch(() => rig.services.at(-1)!));
       await rig.projector(LEASE);
       await rig.assertInvariants();
     });

@@ -3,8 +3,8 @@
 // It sees requests whole, so that it can lose exactly what a test wants lost: the answer of an insert that the engine has
 // carried out, a connection at a random moment, a request that arrives long after its sender gave up.
 
-import { Agent, createServer, request } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { Agent, createServer, request } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { sleep } from "../../lib/base/loop.ts";
 
@@ -19,6 +19,10 @@ export interface Faults {
   latencyMs?: number;
   /** Answers nothing and refuses connections. */
   down?: boolean;
+  /** Cuts the connection of this insert before the engine hears of it. */
+  refuse?: (insert: number) => boolean;
+  /** Takes X-ClickHouse-Summary away from answers, as a load balancer may. */
+  withoutSummary?: boolean;
   /** Added to the URL of inserts, such as "max_memory_usage=1000". */
   insertSettings?: string;
 }
@@ -83,7 +87,7 @@ export class ClickhouseProxy implements AsyncDisposable {
     const isInsert = /^\s*INSERT\b/i.test(query.get("query") ?? "") && query.has("insert_deduplication_token");
     const insert = isInsert ? this.inserts++ : -1;
     if (isInsert) this.seen.push({ token: query.get("insert_deduplication_token")!, queryId: query.get("query_id") ?? "" });
-    if (this.faults.down) {
+    if (this.faults.down || (isInsert && this.faults.refuse?.(insert))) {
       incoming.socket.destroy();
       return;
     }
@@ -131,6 +135,7 @@ export class ClickhouseProxy implements AsyncDisposable {
       incoming.socket.destroy();
       return;
     }
+    if (this.faults.withoutSummary) delete answer.headers["x-clickhouse-summary"];
     outgoing.writeHead(answer.statusCode!, answer.headers);
     answer.pipe(outgoing);
     await new Promise((resolve) => outgoing.on("close", resolve));

@@ -10,7 +10,7 @@ import type { ByteString } from "../../event/text.ts";
 import type { Decoded, Fault, RecordLimits } from "../decoded.ts";
 import type { FieldMap, Key } from "./fields.ts";
 import { FieldMapper } from "./fields.ts";
-import { JsonError, JsonScanner } from "./scan.ts";
+import { DEPTH_HARD_MAX, JsonError, JsonScanner } from "./scan.ts";
 
 const OPEN_BRACE = 0x7b;
 const OPEN_BRACKET = 0x5b;
@@ -23,7 +23,7 @@ const REST_UNREAD = "; the rest of the array was not read";
  * `accept` gets a draft that it must not keep; the next record overwrites it.
  */
 export function decodeNdjson(body: Buffer, fields: FieldMap, limits: RecordLimits, out: Decoded): void {
-  fields.trim();
+  fields.keyBytesMax = limits.keyBytesMax;
   new Decoding(body, fields, limits, out).run();
 }
 
@@ -36,21 +36,24 @@ class Decoding {
   readonly #body: Buffer;
   readonly #text: ByteString;
   readonly #validUtf8: boolean;
-  readonly #root: Key;
+  readonly #fields: FieldMap;
   readonly #limits: RecordLimits;
   readonly #out: Decoded;
   readonly #draft = new RecordDraft();
   readonly #mapper = new FieldMapper(this.#draft);
   readonly #scanner: JsonScanner<Key>;
+  /** Finds where a value ends, however deep it is, so that a record nested too deep does not hide its neighbours. */
+  readonly #outline: JsonScanner<Key>;
 
   constructor(body: Buffer, fields: FieldMap, limits: RecordLimits, out: Decoded) {
     this.#body = body;
     this.#text = body.toString("latin1");
     this.#validUtf8 = isUtf8(body);
-    this.#root = fields.root;
+    this.#fields = fields;
     this.#limits = limits;
     this.#out = out;
     this.#scanner = new JsonScanner(this.#text, limits.depthMax, this.#mapper.leaf);
+    this.#outline = new JsonScanner(this.#text, DEPTH_HARD_MAX, this.#mapper.leaf);
   }
 
   run(): void {
@@ -85,14 +88,14 @@ class Decoding {
   /** One object over several lines, as people write by hand, is taken whole when it is all there is. */
   #isOneObject(from: number): boolean {
     const { length } = this.#text;
-    if (this.#text.slice(0, from).trim() !== "" || this.#scanner.begin(from, length) !== OPEN_BRACE) return false;
+    if (this.#text.slice(0, from).trim() !== "" || this.#outline.begin(from, length) !== OPEN_BRACE) return false;
     try {
-      this.#scanner.skip(1);
+      this.#outline.skip(1);
     } catch (error) {
       if (error instanceof JsonError) return false;
       throw error;
     }
-    return this.#scanner.begin(this.#scanner.position, length) === -1;
+    return this.#outline.begin(this.#outline.position, length) === -1;
   }
 
   #oneObject(line: number, from: number): void {
@@ -105,13 +108,13 @@ class Decoding {
     const end = this.#text.length;
     let line = 0;
     let at = this.#scanner.position + 1;
-    if (this.#scanner.begin(at, end) === CLOSE_BRACKET) return;
+    let code = this.#outline.begin(at, end);
     for (;;) {
+      if (line === 0 && code === CLOSE_BRACKET) break;
       line++;
-      const code = this.#scanner.begin(at, end);
-      const from = this.#scanner.position;
+      const from = this.#outline.position;
       try {
-        at = from + this.#scanner.skip(1).length;
+        at = from + this.#outline.skip(1).length;
         this.#scanner.begin(from, at);
         this.#element(line, code, from, at);
       } catch (error) {
@@ -119,13 +122,16 @@ class Decoding {
         this.#reject(line, error instanceof JsonError && error.kind === "depth" ? "too_deep" : "invalid_json", error.message + REST_UNREAD);
         return;
       }
-      const next = this.#scanner.begin(at, end);
-      at = this.#scanner.position + 1;
-      if (next === COMMA) continue;
-      if (next !== CLOSE_BRACKET) this.#reject(line + 1, "invalid_json", `expected "," or "]"${REST_UNREAD}`);
-      else if (this.#scanner.begin(at, end) !== -1) this.#reject(line + 1, "invalid_json", "something follows the array; it was not read");
-      return;
+      const next = this.#outline.begin(at, end);
+      if (next === CLOSE_BRACKET) break;
+      if (next !== COMMA) {
+        this.#reject(line + 1, "invalid_json", `expected "," or "]"${REST_UNREAD}`);
+        return;
+      }
+      code = this.#outline.begin(this.#outline.position + 1, end);
     }
+    if (this.#outline.begin(this.#outline.position + 1, end) !== -1)
+      this.#reject(line + 1, "invalid_json", "something follows the array; it was not read");
   }
 
   /** One record that starts with char `code` at the scanner's position and lies in [from, to). @throws LineError on bad syntax */
@@ -136,13 +142,15 @@ class Decoding {
   }
 
   #record(line: number, from: number, to: number): void {
+    this.#fields.trim();
     this.#mapper.begin();
     try {
-      this.#scanner.wholeObject(this.#root);
+      this.#scanner.wholeObject(this.#fields.root);
     } catch (error) {
       if (!(error instanceof JsonError)) throw error;
       if (error.kind === "syntax") throw new LineError(error.message);
-      this.#reject(line, "too_deep", `${error.message} (RELOG_RECORD_DEPTH_MAX)`);
+      if (error.kind === "key") this.#reject(line, "key_too_long", error.message);
+      else this.#reject(line, "too_deep", `${error.message} (RELOG_RECORD_DEPTH_MAX)`);
       return;
     }
     this.#mapper.end();

@@ -4,13 +4,14 @@
 // says, stays in the record as an attribute. Names are matched on the flattened key, so {"service":{"name":"x"}} is
 // `service.name`.
 
-import type { AttributeType, RecordDraft } from "../../event/record.ts";
+import type { AttributeType, Pairs, RecordDraft } from "../../event/record.ts";
 import { ATTRIBUTE_TYPES } from "../../event/record.ts";
 import { severityNumberOf } from "../../event/severity.ts";
 import type { ByteString } from "../../event/text.ts";
-import { fromBytes, toBytes } from "../../event/text.ts";
+import { fromBytes, owned, toBytes } from "../../event/text.ts";
 import { parseTime } from "../../event/time.ts";
 import type { KeyNode } from "./scan.ts";
+import { JsonError } from "./scan.ts";
 
 /** The mapped fields, with the names each is known by when the request renames nothing. */
 export const FIELD_NAMES = {
@@ -28,6 +29,16 @@ export const FIELD_NAMES = {
 export type Field = keyof typeof FIELD_NAMES;
 export const FIELDS = Object.keys(FIELD_NAMES) as Field[];
 
+/** Shared by all keys that end as the same attribute, so that a duplicate is noticed. */
+interface Slot {
+  /** The record that had the attribute last, */
+  lastRecord: number;
+  /** where in its pairs it is, */
+  at: number;
+  /** and how many earlier values were renamed to `key~1`, `key~2`, ... */
+  copies: number;
+}
+
 /** What a flattened key means; one object a key and field map, so that equal keys are the same object. */
 export class Key implements KeyNode<Key> {
   readonly name: ByteString;
@@ -39,8 +50,7 @@ export class Key implements KeyNode<Key> {
   readonly attribute: ByteString;
   readonly inResource: boolean;
   readonly expected: { readonly written: ByteString; readonly node: Key }[] = [];
-  /** Shared by all keys that end as the same attribute: the record that had it last, so that a duplicate is noticed. */
-  readonly slot: { lastRecord: number };
+  readonly slot: Slot;
   readonly #map: FieldMap;
 
   constructor(map: FieldMap, name: ByteString, field: number, rank: number) {
@@ -60,17 +70,26 @@ export class Key implements KeyNode<Key> {
   child(name: ByteString): Key {
     return this.#map.key(this.name === "" ? name : `${this.name}.${name}`);
   }
+
+  /** The slot of this attribute's name with a suffix. */
+  renamed(suffix: string): Slot {
+    return this.#map.slot(this.inResource, this.attribute + suffix);
+  }
 }
 
 const NO_FIELD = -1;
 /** Keys remembered by a field map; hostile producers make new ones without end. */
 const KEYS_MAX = 20_000;
+/** What `attributes.` and `resource.` add to a key on its way to be an attribute. */
+const PREFIX_BYTES_MAX = "attributes.".length;
 
 /** The meaning of every flattened key. */
 export class FieldMap {
   readonly #named = new Map<ByteString, { field: number; rank: number }>();
   #keys = new Map<ByteString, Key>();
-  #slots = new Map<string, { lastRecord: number }>();
+  #slots = new Map<string, Slot>();
+  /** Longer flattened keys are refused before anything is kept for them: a long prefix must not be multiplied by its children. */
+  keyBytesMax = Number.POSITIVE_INFINITY;
   /** The record itself. */
   root: Key;
 
@@ -86,28 +105,32 @@ export class FieldMap {
     this.root = new Key(this, "", NO_FIELD, 0);
   }
 
-  key(name: ByteString): Key {
-    const known = this.#keys.get(name);
+  key(text: ByteString): Key {
+    if (text.length > this.keyBytesMax + PREFIX_BYTES_MAX) {
+      throw new JsonError("key", `a key has ${text.length} bytes; RELOG_RECORD_KEY_BYTES_MAX allows ${this.keyBytesMax}`);
+    }
+    const known = this.#keys.get(text);
     if (known !== undefined) return known;
+    const name = owned(text);
     const target = this.#named.get(name);
     const key = new Key(this, name, target?.field ?? NO_FIELD, target?.rank ?? 0);
     this.#keys.set(name, key);
     return key;
   }
 
-  slot(inResource: boolean, attribute: ByteString): { lastRecord: number } {
+  slot(inResource: boolean, attribute: ByteString): Slot {
     const id = (inResource ? "r" : "a") + attribute;
     let slot = this.#slots.get(id);
     if (slot === undefined) {
-      slot = { lastRecord: -1 };
+      slot = { lastRecord: -1, at: 0, copies: 0 };
       this.#slots.set(id, slot);
     }
     return slot;
   }
 
-  /** Forgets keys beyond the bound; between requests only, since a running one holds on to its keys. */
+  /** Forgets keys beyond the bound; between records only, since a running one holds on to its keys. */
   trim(): void {
-    if (this.#keys.size <= KEYS_MAX) return;
+    if (this.#keys.size <= KEYS_MAX && this.#slots.size <= KEYS_MAX * 2) return;
     this.#keys = new Map();
     this.#slots = new Map();
     this.root = new Key(this, "", NO_FIELD, 0);
@@ -149,9 +172,24 @@ export class FieldMapper {
 
   #attribute(key: Key, value: ByteString, type: AttributeType): void {
     const pairs = key.inResource ? this.#draft.resource : this.#draft.attributes;
-    if (key.slot.lastRecord === this.#record) pairs.displace(key.attribute);
-    key.slot.lastRecord = this.#record;
+    const { slot } = key;
+    if (slot.lastRecord === this.#record) this.#displace(key, pairs);
+    else slot.copies = 0;
+    slot.lastRecord = this.#record;
+    slot.at = pairs.keys.length;
     pairs.add(key.attribute, value, type);
+  }
+
+  /** Renames the value that a key has so far to the next free `key~n`, so that the last one keeps the name. */
+  #displace(key: Key, pairs: Pairs): void {
+    const { slot } = key;
+    let free: Slot;
+    do free = key.renamed(`~${++slot.copies}`);
+    while (free.lastRecord === this.#record);
+    free.lastRecord = this.#record;
+    free.at = slot.at;
+    free.copies = 0;
+    pairs.keys[slot.at] = `${key.attribute}~${slot.copies}`;
   }
 
   #field(key: Key, value: ByteString, type: AttributeType): void {

@@ -8,7 +8,7 @@
 import type { AttributeType } from "../../event/record.ts";
 import { ATTRIBUTE_TYPES } from "../../event/record.ts";
 import type { ByteString } from "../../event/text.ts";
-import { toBytes } from "../../event/text.ts";
+import { owned, toBytes } from "../../event/text.ts";
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -21,14 +21,14 @@ const COLON = 0x3a;
 const MINUS = 0x2d;
 
 /** Depth at which skipping an array gives up whatever the caller's own bound is: the scanner recurses. */
-const DEPTH_HARD_MAX = 512;
+export const DEPTH_HARD_MAX = 512;
 /** Positions of an object whose keys are remembered. */
 const EXPECTED_MAX = 256;
 
 export class JsonError extends Error {
   override readonly name = "JsonError";
-  readonly kind: "syntax" | "depth";
-  constructor(kind: "syntax" | "depth", message: string) {
+  readonly kind: "syntax" | "depth" | "key";
+  constructor(kind: "syntax" | "depth" | "key", message: string) {
     super(message);
     this.kind = kind;
   }
@@ -39,7 +39,7 @@ export class JsonError extends Error {
  * likely the n-th key of the object before it: then it is recognised by comparing, not by cutting it out and looking it up.
  */
 export interface KeyNode<N> {
-  /** The node of a key inside this one's object. */
+  /** The node of a key inside this one's object. @throws JsonError of the kind "key" when it becomes too long */
   child(name: ByteString): N;
   /** The nodes met last at each position, with the text that a compact JSON encoder writes for them: `name":`. */
   readonly expected: { readonly written: ByteString; readonly node: N }[];
@@ -59,6 +59,8 @@ export class JsonScanner<N extends KeyNode<N>> {
   #end = 0;
   /** Where the next backslash is, at or behind the last string looked at. */
   #backslash = -1;
+  /** No backslash is between here and `#backslash`. */
+  #clear = 0;
 
   /** @param depthMax nesting of objects and arrays that is still taken */
   constructor(text: ByteString, depthMax: number, leaf: Leaf<N>) {
@@ -74,9 +76,10 @@ export class JsonScanner<N extends KeyNode<N>> {
 
   /** Limits scanning to [from, to) of the text and skips leading white space. Returns the char code there, or -1 at the end. */
   begin(from: number, to: number): number {
+    // Going back, backslashes that were passed count again.
+    if (from < this.#clear || this.#backslash < from) this.#seekBackslash(from);
     this.#at = from;
     this.#end = to;
-    if (this.#backslash < from) this.#backslash = this.#nextBackslash(from);
     return this.#skipSpace();
   }
 
@@ -119,7 +122,8 @@ export class JsonScanner<N extends KeyNode<N>> {
     if (this.#skipSpace() !== COLON) throw this.#unexpected('":" behind the key');
     this.#at++;
     const node = parent.child(name);
-    if (plain && position <= parent.expected.length && position < EXPECTED_MAX) parent.expected[position] = { written: `${name}":`, node };
+    if (plain && position <= parent.expected.length && position < EXPECTED_MAX)
+      parent.expected[position] = { written: owned(`${name}":`), node };
     return node;
   }
 
@@ -183,16 +187,17 @@ export class JsonScanner<N extends KeyNode<N>> {
     return -1;
   }
 
-  #nextBackslash(from: number): number {
+  #seekBackslash(from: number): void {
     const at = this.#text.indexOf("\\", from);
-    return at < 0 ? this.#text.length : at;
+    this.#backslash = at < 0 ? this.#text.length : at;
+    this.#clear = from;
   }
 
   #string(): ByteString {
     const text = this.#text;
     const start = this.#at + 1;
     let close = text.indexOf('"', start);
-    if (this.#backslash < start) this.#backslash = this.#nextBackslash(start);
+    if (this.#backslash < start) this.#seekBackslash(start);
     if (close >= 0 && close < this.#backslash && close < this.#end) {
       this.#at = close + 1;
       return text.slice(start, close);

@@ -1,0 +1,79 @@
+// The settings of `npm start`, and the environment that its services get.
+//
+// Promises: an engine whose URL is given is not started, and its own credentials are used, never the generated ones; what the
+// services are told about an embedded engine cannot be contradicted by the environment.
+
+import type { Environment, Values } from "../base/config.ts";
+import { integer, secret, text } from "../base/config.ts";
+import type { Secrets } from "./folder.ts";
+import type { ServiceName } from "./service.ts";
+import { portSetting } from "./service.ts";
+import type { Contract } from "./steps.ts";
+
+const port = (name: string, fallback: string, why: string) => integer(name, fallback, [1, 65_535], "port", why);
+
+export const devSettings = {
+  dir: text("RELOG_DIR", ".relog", "where data, secrets and logs are kept"),
+  tenant: text("RELOG_TENANT", "default", "the tenant of the key"),
+  key: secret("RELOG_KEY", "", "the API key; empty takes the one that is made once for the folder"),
+  gateway: port("RELOG_GATEWAY_PORT", "8080", "ingest"),
+  query: port("RELOG_QUERY_PORT", "8081", "query and viewer"),
+  projector: port("RELOG_PROJECTOR_PORT", "8082", "health and metrics"),
+  nats: port("RELOG_NATS_PORT", "4222", "the embedded nats-server"),
+  clickhouseHttp: port("RELOG_CLICKHOUSE_HTTP_PORT", "8123", "the embedded ClickHouse"),
+  clickhouseTcp: port("RELOG_CLICKHOUSE_TCP_PORT", "9000", "the embedded ClickHouse, native protocol"),
+  natsUrl: text("NATS_URL", "", "an existing NATS with JetStream, used instead of the embedded one"),
+  clickhouseUrl: text("CLICKHOUSE_URL", "", "an existing ClickHouse with the users of ops/clickhouse, used instead of the embedded one"),
+  clickhouseUser: text("CLICKHOUSE_USER", "relog", "the user of that ClickHouse"),
+  clickhousePassword: secret("CLICKHOUSE_PASSWORD", "", "its password"),
+};
+export type DevSettings = Values<typeof devSettings>;
+
+/** Started in this order, stopped in reverse. */
+export const SERVICES: readonly ServiceName[] = ["projector", "query", "gateway"];
+
+/** Every port that this start will listen on, with the setting that moves it. */
+export function portsOf(own: DevSettings): { port: number; setting: string }[] {
+  return [
+    ...(own.natsUrl ? [] : [{ port: own.nats, setting: "RELOG_NATS_PORT" }]),
+    ...(own.clickhouseUrl ? [] : [{ port: own.clickhouseHttp, setting: "RELOG_CLICKHOUSE_HTTP_PORT" }]),
+    ...(own.clickhouseUrl ? [] : [{ port: own.clickhouseTcp, setting: "RELOG_CLICKHOUSE_TCP_PORT" }]),
+    ...SERVICES.map((name) => ({ port: own[name as "gateway"], setting: portSetting(name) })),
+  ];
+}
+
+/** What dev.json says. */
+export function contractOf(own: DevSettings, secrets: Secrets): Contract {
+  const embedded = { url: `http://127.0.0.1:${own.clickhouseHttp}`, user: "relog", password: secrets.clickhousePassword };
+  const given = { url: own.clickhouseUrl, user: own.clickhouseUser, password: own.clickhousePassword };
+  return {
+    ingestUrl: `http://127.0.0.1:${own.gateway}`,
+    queryUrl: `http://127.0.0.1:${own.query}`,
+    natsUrl: own.natsUrl || `nats://127.0.0.1:${own.nats}`,
+    tenant: own.tenant,
+    key: own.key || secrets.key,
+    clickhouse: own.clickhouseUrl ? given : embedded,
+  };
+}
+
+/** The environment of the services: this process's own, with what the embedded engines need. */
+export function serviceEnvironment(own: DevSettings, secrets: Secrets, contract: Contract, env: Environment): Environment {
+  const { url, user, password } = contract.clickhouse;
+  return {
+    RELOG_SHARDS: "2",
+    RELOG_REPLICAS: "1",
+    ...env,
+    RELOG_KEY: contract.key,
+    RELOG_TENANT: own.tenant,
+    ...(own.natsUrl ? {} : { NATS_URL: contract.natsUrl, NATS_USER: "relog", NATS_PASSWORD: secrets.natsPassword }),
+    ...(own.clickhouseUrl
+      ? {}
+      : {
+          CLICKHOUSE_URL: url,
+          CLICKHOUSE_USER: user,
+          CLICKHOUSE_PASSWORD: password,
+          CLICKHOUSE_READER_USER: "reader",
+          CLICKHOUSE_READER_PASSWORD: secrets.readerPassword,
+        }),
+  };
+}

@@ -1,0 +1,67 @@
+// E: what the codec itself costs, beside the obvious way: JSON in, JSON out, zstd.
+
+import { constants, zstdCompressSync } from "node:zlib";
+import { bodies } from "../../lib/load/generator.ts";
+import { frameOf } from "./frames.ts";
+import type { BenchOptions } from "./options.ts";
+import { TENANT } from "./stage.ts";
+import { corpusOf } from "./whole-path.ts";
+
+export interface Codec {
+  readonly records: number;
+  /** CPU seconds a million records, all threads; the best of a few rounds. */
+  readonly blockS: number;
+  readonly jsonS: number;
+  readonly jsonParseOnlyS: number;
+  readonly blockBytesPerRecord: number;
+  readonly jsonBytesPerRecord: number;
+}
+
+const ROUNDS = 3;
+const ZSTD_1 = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
+
+async function bestOf(all: readonly Buffer[], work: (body: Buffer) => Promise<number> | number): Promise<{ cpuS: number; bytes: number }> {
+  let best = Number.POSITIVE_INFINITY;
+  let bytes = 0;
+  for (let round = 0; round < ROUNDS; round++) {
+    bytes = 0;
+    const begin = process.cpuUsage();
+    for (const body of all) bytes += await work(body);
+    const { user, system } = process.cpuUsage(begin);
+    best = Math.min(best, (user + system) / 1e6);
+  }
+  return { cpuS: best, bytes };
+}
+
+const parsed = (body: Buffer): unknown[] =>
+  body
+    .toString("utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as unknown);
+
+export async function codec(options: BenchOptions): Promise<Codec> {
+  const records = options.codecRecords;
+  const all = await Array.fromAsync(bodies(corpusOf(options, records)));
+  const block = await bestOf(all, async (body) => (await frameOf(body, TENANT)).bytes.length);
+  const json = await bestOf(
+    all,
+    (body) =>
+      zstdCompressSync(
+        parsed(body)
+          .map((record) => JSON.stringify(record))
+          .join("\n"),
+        ZSTD_1,
+      ).length,
+  );
+  const parseOnly = await bestOf(all, (body) => parsed(body).length);
+  const perMillion = (seconds: number): number => (seconds * 1e6) / records;
+  return {
+    records,
+    blockS: perMillion(block.cpuS),
+    jsonS: perMillion(json.cpuS),
+    jsonParseOnlyS: perMillion(parseOnly.cpuS),
+    blockBytesPerRecord: block.bytes / records,
+    jsonBytesPerRecord: json.bytes / records,
+  };
+}

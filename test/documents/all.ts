@@ -1,0 +1,13 @@
+// Every generated document: path from the top of the repository -> text.
+
+import { recordSchema, vectors } from "./event.ts";
+import { errorsTable, settingsTable } from "./tables.ts";
+
+export async function documents(): Promise<Map<string, string>> {
+  return new Map([
+    ["schemas/event/v1.json", recordSchema()],
+    ...vectors(),
+    ["docs/ERRORS.md", errorsTable()],
+    ["docs/SETTINGS.md", await settingsTable()],
+  ]);
+}

@@ -1,0 +1,42 @@
+// Fault 2: ClickHouse gets SIGKILL over and over while batches that span many day-partitions are on their way.
+
+import { sleep } from "../../lib/base/loop.ts";
+import type { Rig } from "./kit.ts";
+import { faultTest, LONG, scaled } from "./kit.ts";
+
+async function killAndStart(rig: Rig, times: number): Promise<void> {
+  const { child } = rig.stack.clickhouse!;
+  for (let kill = 0; kill < times; kill++) {
+    // How long it lives is the fault's own randomness, not a wait for something.
+    await sleep(rig.random.int(0, 700));
+    child.kill("SIGKILL");
+    await child.exited;
+    child.start();
+    await rig.stack.ready();
+  }
+}
+
+for (const [name, days, partitions] of [
+  ["four partitions an insert", 4, "4"],
+  ["forty partitions a batch", 40, "1000"],
+] as const) {
+  faultTest(
+    `killed again and again: ${name}`,
+    async (rig) => {
+      const gateway = await rig.gateway();
+      await rig.projector({
+        RELOG_LEASE: "3s",
+        RELOG_PLAN_PARTITIONS_MAX: partitions,
+        RELOG_PLAN_RECORDS_ENOUGH: "400",
+        RELOG_PLAN_RECORDS_MAX: "800",
+      });
+      const stop = new AbortController();
+      const producing = rig.produce(gateway.url, { batches: 1e9, days, records: 80, concurrency: 2, signal: stop.signal });
+      await killAndStart(rig, scaled(8, 50));
+      stop.abort();
+      await producing;
+      await rig.assertInvariants();
+    },
+    { timeoutMs: LONG ? 900_000 : 120_000 },
+  );
+}
