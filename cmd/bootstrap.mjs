@@ -41,10 +41,7 @@ function installPackages() {
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
   process.stderr.write("relog: installing packages (once; about 700 MB unpacked, ClickHouse included) ...\n");
   const flags = ["--no-audit", "--no-fund", "--loglevel=error", "--include=dev", "--include=optional"];
-  // `npm ci` refuses a lock file that lacks packages of other platforms; `npm install` takes what is locked all the same.
-  if (!npm(["ci", ...flags], root) && !npm(["install", "--no-save", ...flags], root)) {
-    fail("the packages cannot be installed (npm's message is above). Fix that and run the command again.");
-  }
+  if (!npm(["ci", ...flags], root)) fail("npm ci failed (its message is above). Fix that and run the command again.");
   writeFileSync(stamp, wanted);
 }
 

@@ -28,7 +28,7 @@ const DURATIONS: Record<string, number> = { "": 1, ms: 1, s: 1_000, m: 60_000, h
 function scaled(units: Record<string, number>, what: string) {
   return z.string().transform((text, context) => {
     const match = /^(\d+(?:\.\d+)?) ?([A-Za-z]*)$/.exec(text.trim());
-    const factor = match ? units[match[2]!] : undefined;
+    const factor = match && Object.hasOwn(units, match[2]!) ? units[match[2]!] : undefined;
     if (match === null || factor === undefined) {
       context.addIssue({ code: "custom", message: `expected ${what}, got "${text}"` });
       return z.NEVER;

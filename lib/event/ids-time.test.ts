@@ -17,14 +17,13 @@ describe("ids", () => {
     expect(timeOfBatchId(newBatchId(MS + 5))).toBe(MS + 5);
   });
 
-  it.each([1, 2, 3, 7, 64, 255, 256])(
-    "fall on the wanted one of %i shards, and no two are equal, also within one millisecond",
-    (shards) => {
-      const ids = Array.from({ length: 600 }, (_, i) => [i % shards, newBatchIdOn(i % shards, shards, MS)] as const);
-      for (const [shard, id] of ids) expect(shardOf(id, shards)).toBe(shard);
-      expect(new Set(ids.map(([, id]) => id)).size).toBe(600);
-    },
-  );
+  it.each([
+    1, 2, 3, 7, 64, 255, 256,
+  ])("fall on the wanted one of %i shards, and no two are equal, also within one millisecond", (shards) => {
+    const ids = Array.from({ length: 600 }, (_, i) => [i % shards, newBatchIdOn(i % shards, shards, MS)] as const);
+    for (const [shard, id] of ids) expect(shardOf(id, shards)).toBe(shard);
+    expect(new Set(ids.map(([, id]) => id)).size).toBe(600);
+  });
 
   it("spread evenly over the shards", () => {
     const counts = new Array<number>(8).fill(0);

@@ -12,7 +12,10 @@ export const ATTRIBUTE_TYPES = { string: "s", number: "n", boolean: "b", json: "
 export type AttributeType = (typeof ATTRIBUTE_TYPES)[keyof typeof ATTRIBUTE_TYPES];
 
 const attributeValue = z.union([z.string(), z.boolean(), z.strictObject({ number: z.string() }), z.strictObject({ json: z.string() })]);
-const nanoseconds = z.string().regex(/^\d{1,19}$/);
+const nanoseconds = z
+  .string()
+  .regex(/^\d{1,19}$/)
+  .refine((text) => BigInt(text) < 2n ** 63n, "beyond 63 bits");
 
 /** The canonical record, schema version 1, with nanoseconds as decimal text so that JSON keeps them exact. */
 export const canonicalRecord = z.strictObject({

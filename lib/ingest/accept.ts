@@ -14,7 +14,7 @@ import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
 import { BatchBuilder, encodeBlock, SCHEMA_VERSION } from "../event/batch.ts";
 import type { Envelope } from "../event/envelope.ts";
 import { envelopeHeaders } from "../event/envelope.ts";
-import { newBatchId, newBatchIdOn, shardOf } from "../event/ids.ts";
+import { newBatchId, newBatchIdOn, shardOf, timeOfBatchId } from "../event/ids.ts";
 import type { RecordDraft, Rejection } from "../event/record.ts";
 import type { Decoded, RecordLimits } from "./decoded.ts";
 import { recordLimits, recordSettings } from "./decoded.ts";
@@ -84,6 +84,10 @@ class Collector implements Decoded {
     this.#errorsMax = errorsMax;
   }
 
+  get rawBytes(): number {
+    return this.blocks.reduce((sum, block) => sum + block.rawBytes, 0);
+  }
+
   accept(draft: RecordDraft, rawBytes: number): void {
     let block = this.blocks.at(-1);
     // Where messages are cut depends on the records alone, so that a repeated call is cut in the same places.
@@ -103,6 +107,7 @@ class Collector implements Decoded {
   }
 }
 
+/** @param shards number of LOGS streams; `envelopeAt` is asked only for a call that repeats an idempotency key */
 export function acceptor(
   settings: Values<typeof acceptSettings>,
   shards: number,
@@ -111,93 +116,127 @@ export function acceptor(
   clock: Clock,
   telemetry: Telemetry,
 ): Accept {
+  const acceptance = new Acceptance(settings, shards, append, envelopeAt);
   const records = telemetry.counter("relog_ingest_records_total", "records acknowledged", ["source"]);
   const rawBytes = telemetry.counter("relog_ingest_bytes_total", "bytes of acknowledged records as sent, after decompression", ["source"]);
   const rejections = telemetry.counter("relog_ingest_rejected_total", "records rejected", ["source", "reason"]);
-  const ackLatency = telemetry.histogram(
-    "relog_ingest_append_seconds",
-    "from the first append of a call to its last acknowledgement",
-    LATENCY_BUCKETS_S,
-  );
+  const help = "from the first append of a call to its last acknowledgement";
+  const ackLatency = telemetry.histogram("relog_ingest_append_seconds", help, LATENCY_BUCKETS_S);
 
   return async (call, decode) => {
-    const { tenant, source, idempotencyKey } = call;
-    if (idempotencyKey !== undefined && !KEY.test(idempotencyKey)) {
+    if (call.idempotencyKey !== undefined && !KEY.test(call.idempotencyKey)) {
       throw new RelogError("idempotency_key_invalid", "the idempotency key has characters or a length that cannot be");
     }
     const now = clock.now();
-    const collected = new Collector(settings.messageBytesMax, settings.errorsReportedMax);
-    decode(call.body, recordLimits(settings, now), collected);
-    for (const [reason, count] of collected.rejectedByCode) rejections.inc({ source, reason }, count);
+    const collected = acceptance.collect(call, decode, now);
+    for (const [reason, count] of collected.rejectedByCode) rejections.inc({ source: call.source, reason }, count);
     if (collected.accepted === 0) throw nothingToStore(collected);
-
     const end = ackLatency.startTimer();
-    const receipt = await store(call, collected, now);
+    const receipt = await acceptance.store(call, decode, collected, now);
     end();
-    records.inc({ source }, receipt.accepted);
-    rawBytes.inc(
-      { source },
-      collected.blocks.reduce((sum, block) => sum + block.rawBytes, 0),
-    );
+    records.inc({ source: call.source }, receipt.accepted);
+    rawBytes.inc({ source: call.source }, collected.rawBytes);
     return receipt;
-
-    async function store(call: Call, collected: Collector, now: number): Promise<Receipt> {
-      const keyed = idempotencyKey === undefined ? undefined : shardOf(`${tenant}:${idempotencyKey}`, shards);
-      let id = keyed === undefined ? newBatchId(now) : newBatchIdOn(keyed, shards, now);
-      const shard = keyed ?? shardOf(id, shards);
-      const dedupeKey = idempotencyKey === undefined ? id : `key:${idempotencyKey}`;
-      const bodyHash = idempotencyKey === undefined ? "" : createHash("sha256").update(call.body).digest("hex");
-      const parts: { stream: string; seq: number }[] = [];
-      let [accepted, rejected, duplicate] = [collected.accepted, collected.rejected, false];
-      for (const [index, { builder, firstLine, rawBytes }] of collected.blocks.entries()) {
-        const block = builder.finish(tenant, id, now, firstLine);
-        const headers = envelopeHeaders(
-          {
-            schema: SCHEMA_VERSION,
-            tenant,
-            batch: id,
-            part: index + 1,
-            parts: collected.blocks.length,
-            firstLine,
-            records: block.records,
-            accepted,
-            rejected,
-            bytes: rawBytes,
-            minTimestamp: block.minTimestamp,
-            maxTimestamp: block.maxTimestamp,
-            source,
-            bodyHash,
-          },
-          dedupeKey,
-        );
-        const appended = await append({ shard, tenant, headers, payload: await encodeBlock(block) });
-        parts.push({ stream: appended.stream, seq: appended.seq });
-        if (index === 0 && appended.duplicate && idempotencyKey !== undefined) {
-          // An earlier call had this key: its receipt is the answer, and what it left unfinished is finished under its id.
-          const first = await envelopeAt(appended.stream, appended.seq);
-          if (first.bodyHash !== bodyHash) {
-            throw new RelogError(
-              "idempotency_key_reused",
-              `the idempotency key belongs to batch ${first.batch}, whose body was another one`,
-            );
-          }
-          id = first.batch;
-          [accepted, rejected, duplicate] = [first.accepted, first.rejected, true];
-        }
-      }
-      const first = parts[0]!;
-      return {
-        id,
-        stream: first.stream,
-        seq: first.seq,
-        accepted,
-        rejected,
-        errors: collected.errors,
-        ...(parts.length > 1 ? { parts } : {}),
-        ...(duplicate ? { duplicate: true } : {}),
-      };
-    }
   };
+}
+
+/** The steps of accepting a call. */
+class Acceptance {
+  readonly #settings: Values<typeof acceptSettings>;
+  readonly #shards: number;
+  readonly #append: AppendPort;
+  readonly #envelopeAt: EnvelopePort;
+
+  constructor(settings: Values<typeof acceptSettings>, shards: number, append: AppendPort, envelopeAt: EnvelopePort) {
+    this.#settings = settings;
+    this.#shards = shards;
+    this.#append = append;
+    this.#envelopeAt = envelopeAt;
+  }
+
+  collect(call: Call, decode: Decode, now: number): Collector {
+    const collected = new Collector(this.#settings.messageBytesMax, this.#settings.errorsReportedMax);
+    decode(call.body, recordLimits(this.#settings, now), collected);
+    return collected;
+  }
+
+  async store(call: Call, decode: Decode, collected: Collector, now: number): Promise<Receipt> {
+    const sending = this.#identify(call, now);
+    const first = await this.#send(call, sending, collected, 0, now);
+    const parts = [first];
+    let [rest, restNow, totals] = [collected, now, { accepted: collected.accepted, rejected: collected.rejected }];
+    const duplicate = first.duplicate && call.idempotencyKey !== undefined;
+    if (duplicate) {
+      // An earlier call had this key: its receipt is the answer, and what it left unfinished is finished under its id and
+      // at its time, so that what depends on the clock comes out as it did then.
+      const original = await this.#envelopeAt(first.stream, first.seq);
+      if (original.bodyHash !== sending.bodyHash) {
+        throw new RelogError(
+          "idempotency_key_reused",
+          `the idempotency key belongs to batch ${original.batch}, whose body was another one`,
+        );
+      }
+      sending.id = original.batch;
+      totals = original;
+      restNow = timeOfBatchId(original.batch);
+      if (original.parts > 1) rest = this.collect(call, decode, restNow);
+    }
+    for (let index = 1; index < rest.blocks.length; index++) parts.push(await this.#send(call, sending, rest, index, restNow));
+    return {
+      id: sending.id,
+      stream: first.stream,
+      seq: first.seq,
+      accepted: totals.accepted,
+      rejected: totals.rejected,
+      errors: rest.errors,
+      ...(parts.length > 1 ? { parts: parts.map(({ stream, seq }) => ({ stream, seq })) } : {}),
+      ...(duplicate ? { duplicate: true } : {}),
+    };
+  }
+
+  #identify(call: Call, now: number): Sending {
+    if (call.idempotencyKey === undefined) {
+      const id = newBatchId(now);
+      return { id, shard: shardOf(id, this.#shards), dedupeKey: id, bodyHash: "" };
+    }
+    // De-duplication is per stream: all calls of a key must meet on one shard.
+    const shard = shardOf(`${call.tenant}:${call.idempotencyKey}`, this.#shards);
+    const bodyHash = createHash("sha256").update(call.body).digest("hex");
+    return { id: newBatchIdOn(shard, this.#shards, now), shard, dedupeKey: `key:${call.idempotencyKey}`, bodyHash };
+  }
+
+  async #send({ tenant, source }: Call, sending: Sending, collected: Collector, index: number, now: number) {
+    const { builder, firstLine, rawBytes } = collected.blocks[index]!;
+    const block = builder.finish(tenant, sending.id, now, firstLine);
+    const envelope: Envelope = {
+      schema: SCHEMA_VERSION,
+      tenant,
+      batch: sending.id,
+      part: index + 1,
+      parts: collected.blocks.length,
+      firstLine,
+      records: block.records,
+      accepted: collected.accepted,
+      rejected: collected.rejected,
+      bytes: rawBytes,
+      minTimestamp: block.minTimestamp,
+      maxTimestamp: block.maxTimestamp,
+      source,
+      bodyHash: sending.bodyHash,
+    };
+    const headers = envelopeHeaders(envelope, sending.dedupeKey);
+    return await this.#append({ shard: sending.shard, tenant, headers, payload: await encodeBlock(block) });
+  }
+}
+
+/** What the messages of a call have in common. */
+interface Sending {
+  /** Becomes the first call's when this one repeats it. */
+  id: string;
+  readonly shard: number;
+  readonly dedupeKey: string;
+  /** Empty without an idempotency key. */
+  readonly bodyHash: string;
 }
 
 function nothingToStore(collected: Collector): RelogError {

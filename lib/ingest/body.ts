@@ -9,6 +9,7 @@ import type { Values } from "../base/config.ts";
 import { bytes, integer } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
 import type { Bound } from "../base/loop.ts";
+import { frameContentSize } from "../event/frame.ts";
 import { ByteWriter } from "../event/native.ts";
 
 export const bodySettings = {
@@ -58,40 +59,65 @@ export async function readBody(
   const encoding = encodingOf(contentEncoding);
   if (contentLength !== undefined && contentLength > settings.bodyBytesMax)
     throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
-  let taken = 0;
   const buffer = new ByteWriter();
+  const share = new Share(inFlight);
   const release = (): void => {
     buffer.release();
-    inFlight.give(taken);
-    taken = 0;
-  };
-  const take = (amount: number): void => {
-    if (amount <= 0) return;
-    if (!inFlight.tryTake(amount)) {
-      throw new RelogError(
-        "too_many_bytes",
-        `${inFlight.used} bytes of bodies are in flight; RELOG_BYTES_IN_FLIGHT_MAX allows ${inFlight.max}`,
-        { retryAfterS: 1 },
-      );
-    }
-    taken += amount;
+    share.giveBack();
   };
   try {
-    take(contentLength ?? 0);
-    buffer.reserve(contentLength ?? 0);
-    for await (const chunk of chunks) {
+    // An announced length is not counted before it arrives: a sender that never delivers must not hold a share.
+    buffer.reserve(Math.min(contentLength ?? 0, EAGER_BYTES_MAX));
+    for await (const chunk of interruptible(chunks)) {
       const received = buffer.length + chunk.length;
       if (received > settings.bodyBytesMax) throw tooLarge("allowed", settings.bodyBytesMax, "RELOG_BODY_BYTES_MAX");
-      take(received - taken);
+      share.growTo(received);
       buffer.raw(chunk);
     }
     if (encoding === undefined) return { bytes: buffer.view(), release };
-    const decoded = await decode(buffer.view(), encoding, settings);
-    take(decoded.length - taken);
+    const decoded = await decode(buffer.view(), encoding, settings, share);
+    share.growTo(decoded.length);
     return { bytes: decoded, release };
   } catch (error) {
     release();
     throw error;
+  }
+}
+
+const EAGER_BYTES_MAX = 2 ** 20;
+
+/** One body's part of the bytes in flight. */
+class Share {
+  readonly #bound: Bound;
+  #taken = 0;
+
+  constructor(bound: Bound) {
+    this.#bound = bound;
+  }
+
+  /** @throws RelogError too_many_bytes */
+  growTo(bytes: number): void {
+    const more = bytes - this.#taken;
+    if (more <= 0) return;
+    if (!this.#bound.tryTake(more)) {
+      const text = `${this.#bound.used} bytes of bodies are in flight; RELOG_BYTES_IN_FLIGHT_MAX allows ${this.#bound.max}`;
+      throw new RelogError("too_many_bytes", text, { retryAfterS: 1 });
+    }
+    this.#taken += more;
+  }
+
+  giveBack(): void {
+    this.#bound.give(this.#taken);
+    this.#taken = 0;
+  }
+}
+
+/** The chunks, with a connection that ends early as what it is: nobody's defect. */
+async function* interruptible(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* chunks;
+  } catch (cause) {
+    throw new RelogError("bad_request", "the connection ended before the body did", { cause });
   }
 }
 
@@ -105,19 +131,33 @@ function encodingOf(header: string | undefined): Encoding | undefined {
   );
 }
 
-async function decode(sent: Buffer, encoding: Encoding, settings: Values<typeof bodySettings>): Promise<Buffer> {
+/**
+ * Decompresses within what `share` can get: first as much as the body says it will need, and when that is not enough
+ * (the saying is the sender's), once more with all that is allowed.
+ */
+async function decode(sent: Buffer, encoding: Encoding, settings: Values<typeof bodySettings>, share: Share): Promise<Buffer> {
   const byRatio = Math.max(RATIO_FREE_BYTES, sent.length * settings.ratioMax);
   const limit = Math.min(settings.decodedBytesMax, byRatio);
-  try {
-    return await ENCODINGS[encoding](sent, { maxOutputLength: limit });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE") {
-      if (limit === settings.decodedBytesMax) throw tooLarge("allowed after decompression", limit, "RELOG_BODY_DECODED_BYTES_MAX");
-      throw new RelogError(
-        "compression_ratio",
-        `the body grows more than ${settings.ratioMax} times when decompressed (RELOG_BODY_RATIO_MAX)`,
-      );
+  const said = Math.min(limit, Math.max(RATIO_FREE_BYTES, saidSize(sent, encoding) ?? sent.length * LIKELY_RATIO));
+  for (const bound of said < limit ? [said, limit] : [limit]) {
+    share.growTo(bound);
+    try {
+      return await ENCODINGS[encoding](sent, { maxOutputLength: bound });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ERR_BUFFER_TOO_LARGE") {
+        throw new RelogError("bad_encoding", `the body is not valid ${encoding}`, { cause: error });
+      }
     }
-    throw new RelogError("bad_encoding", `the body is not valid ${encoding}`, { cause: error });
   }
+  if (limit === settings.decodedBytesMax) throw tooLarge("allowed after decompression", limit, "RELOG_BODY_DECODED_BYTES_MAX");
+  const text = `the body grows more than ${settings.ratioMax} times when decompressed (RELOG_BODY_RATIO_MAX)`;
+  throw new RelogError("compression_ratio", text);
+}
+
+const LIKELY_RATIO = 10;
+
+/** The size that a compressed body claims to have: zstd's frame head, gzip's last four bytes (RFC 1952); undefined when it makes no claim. */
+function saidSize(sent: Buffer, encoding: Encoding): number | undefined {
+  if (encoding === "zstd") return frameContentSize(sent);
+  return encoding === "deflate" || sent.length < 18 ? undefined : sent.readUInt32LE(sent.length - 4);
 }

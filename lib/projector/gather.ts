@@ -9,8 +9,9 @@ import type { Values } from "../base/config.ts";
 import { bytes, duration, integer } from "../base/config.ts";
 import { sleep } from "../base/loop.ts";
 import type { StoredMessage } from "../event/envelope.ts";
+import { frameContentSize } from "../event/frame.ts";
 import type { Verdict } from "./message.ts";
-import { frameContentSize, judge } from "./message.ts";
+import { judge } from "./message.ts";
 
 export const gatherSettings = {
   planRecordsMax: integer(
@@ -91,6 +92,7 @@ export class Gatherer {
       while (this.#held.length > 0 && taken.take(this.#held[0]!)) this.#held.shift();
       if (this.#held.length > 0 || taken.records >= this.#settings.planRecordsEnough)
         return { verdicts: taken.verdicts, missing: undefined };
+      if (taken.verdicts.length > 0) since ??= this.#clock.monotonicMs();
       const at = from + taken.verdicts.length;
       const { messages, pending, missing } = await this.#read(at, { messagesMax: READ_MESSAGES_MAX, bytesMax: READ_BYTES_MAX });
       const now = this.#clock.monotonicMs();

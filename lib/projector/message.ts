@@ -3,6 +3,7 @@
 import { SCHEMA_VERSION } from "../event/batch.ts";
 import type { Envelope, StoredMessage } from "../event/envelope.ts";
 import { readEnvelope } from "../event/envelope.ts";
+import { frameContentSize } from "../event/frame.ts";
 
 export const DEAD_REASONS = [
   "envelope_invalid",
@@ -63,30 +64,4 @@ export function judge(message: StoredMessage): Verdict {
   if (minTimestamp > maxTimestamp || maxTimestamp > TIMESTAMP_MAX)
     return poison("envelope_invalid", `the times ${minTimestamp} to ${maxTimestamp} are no range`);
   return { kind: "batch", seq: message.seq, message, envelope };
-}
-
-/**
- * Content size in bytes from the head of a zstd frame; undefined when there is no such frame or it does not say.
- * Source: RFC 8878, section 3.1.1.
- */
-export function frameContentSize(payload: Uint8Array): number | undefined {
-  if (payload.length < 9) return undefined;
-  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
-  if (view.getUint32(0, true) !== 0xfd2fb528) return undefined;
-  const descriptor = view.getUint8(4);
-  const singleSegment = (descriptor & 0x20) !== 0;
-  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3]!;
-  const at = 5 + (singleSegment ? 0 : 1) + dictionaryBytes;
-  const sizeFlag = descriptor >> 6;
-  if (at + 8 > payload.length && sizeFlag === 3) return undefined;
-  switch (sizeFlag) {
-    case 0:
-      return singleSegment ? view.getUint8(at) : undefined;
-    case 1:
-      return view.getUint16(at, true) + 256;
-    case 2:
-      return view.getUint32(at, true);
-    default:
-      return Number(view.getBigUint64(at, true));
-  }
 }

@@ -6,11 +6,12 @@ import type { Clock } from "../base/clock.ts";
 import { readSettings } from "../base/config.ts";
 import type { Envelope, StoredMessage } from "../event/envelope.ts";
 import { envelopeHeaders, HEADERS } from "../event/envelope.ts";
+import { frameContentSize } from "../event/frame.ts";
 import type { Checkpoint, CheckpointRegister } from "./checkpoint.ts";
 import { acquire, LeaseLost } from "./checkpoint.ts";
 import type { ReadStream } from "./gather.ts";
 import { Gatherer, gatherSettings } from "./gather.ts";
-import { frameContentSize, judge } from "./message.ts";
+import { judge } from "./message.ts";
 import { siteOf } from "./site.ts";
 
 const DAY_NS = 86_400_000_000_000n;
@@ -89,7 +90,7 @@ it("the content size of a frame is read whatever its width", () => {
 });
 
 // FOUND: a frame whose head is cut behind a dictionary id makes frameContentSize, and so judge(), throw, and the shard stands still.
-it.fails("a frame that ends in its head is none", () => {
+it("a frame that ends in its head is none", () => {
   for (let descriptor = 0; descriptor < 256; descriptor++) {
     for (let length = 5; length < 18; length++)
       frameContentSize(Buffer.concat([Buffer.from("28b52ffd", "hex"), Buffer.of(descriptor), Buffer.alloc(length - 5)]));
@@ -144,7 +145,7 @@ it.each<[string, StoredMessage[], number[]]>([
 });
 
 // FOUND: what was held from the call before starts no linger of its own: it waits the whole idle time and is then dropped and read again.
-it.fails("messages that did not fit are the next plan, without waiting for more", async () => {
+it("messages that did not fit are the next plan, without waiting for more", async () => {
   const gatherer = new Gatherer(
     reader(counted(2, () => ({ records: 40, payload: Buffer.concat([frame(10_000), Buffer.alloc(1_500)]) }))),
     SETTINGS,

@@ -23,7 +23,6 @@ export const appendSettings = {
 
 /** JetStream's error codes that we act on. Source: nats-server, server/errors.json. */
 const STORE_FAILED = 10_077;
-const DUPLICATE_IN_FLIGHT = 10_158;
 const STREAM_INGEST_FULL = 10_167;
 const MESSAGE_TOO_LARGE = 10_054;
 const INSUFFICIENT_RESOURCES = 10_023;
@@ -76,7 +75,8 @@ export function appender(nc: NatsConnection, settings: Values<typeof appendSetti
         unknown ||= !nobody;
       } else {
         if (ack.error === undefined) return { stream: ack.stream!, seq: ack.seq!, duplicate: ack.duplicate === true };
-        why = refusal(ack.error);
+        why = ack.error.description ?? `JetStream error ${ack.error.code}`;
+        throwIfFinal(ack.error, why);
       }
       if (nc.isClosed() || performance.now() >= deadline) {
         const text = `${why} (tried for ${settings.appendTimeoutMs} ms, RELOG_APPEND_TIMEOUT)`;
@@ -87,9 +87,8 @@ export function appender(nc: NatsConnection, settings: Values<typeof appendSetti
   };
 }
 
-/** Why the server refused, when trying again soon may help. @throws RelogError when it will not */
-function refusal(error: NonNullable<PubAck["error"]>): string {
-  const text = error.description ?? `JetStream error ${error.code}`;
+/** @throws RelogError when trying again soon will not help, Error when the message should never have been made */
+function throwIfFinal(error: NonNullable<PubAck["error"]>, text: string): void {
   switch (error.err_code) {
     case STORE_FAILED:
     case INSUFFICIENT_RESOURCES:
@@ -99,9 +98,8 @@ function refusal(error: NonNullable<PubAck["error"]>): string {
       throw new RelogError("too_many_bytes", `the stream's ingest queue is full: ${text}`, { retryAfterS: 1 });
     case MESSAGE_TOO_LARGE:
       throw new Error(`the stream refuses a message of our making: ${text}`);
-    case DUPLICATE_IN_FLIGHT:
-      return text;
     default:
-      return text;
+      // No leader, a duplicate that is still in flight (10158), and the like: the same message may be taken soon.
+      return;
   }
 }

@@ -19,6 +19,9 @@ export const natsSettings = {
   requestTimeoutMs: duration("NATS_REQUEST_TIMEOUT", "5s", "longest wait for one answer; a leader election takes about as long"),
 };
 
+/** Replies come to where producers may not listen (ops/nats/users.conf). */
+export const INBOX_PREFIX = "_INBOX_RELOG";
+
 /**
  * Connects and stays connected: reconnects for ever, and keeps `health` told.
  * Waits for the first connection too, so that a process may start before NATS does.
@@ -34,6 +37,7 @@ export async function connectNats(
   const nc = await connect({
     servers: settings.natsUrl.split(",").map((server) => server.trim()),
     name: `relog-${name}`,
+    inboxPrefix: INBOX_PREFIX,
     ...(settings.natsUser === "" ? {} : { user: settings.natsUser, pass: settings.natsPassword }),
     ...(settings.caFile === "" ? {} : { tls: { ca: readFileSync(settings.caFile, "utf8") } }),
     maxReconnectAttempts: -1,

@@ -7,6 +7,7 @@
 import type { Msg, MsgHdrs, NatsConnection } from "nats";
 import { createInbox, NatsError } from "nats";
 import type { StoredMessage } from "../event/envelope.ts";
+import { INBOX_PREFIX } from "./connection.ts";
 
 export interface ReadResult {
   readonly messages: StoredMessage[];
@@ -73,7 +74,7 @@ async function collect(
   request: string,
   timeoutMs: number,
 ): Promise<{ messages: StoredMessage[]; pending: number }> {
-  const inbox = createInbox();
+  const inbox = createInbox(INBOX_PREFIX);
   const subscription = nc.subscribe(inbox);
   const silence = setTimeout(() => subscription.unsubscribe(), timeoutMs);
   try {

@@ -164,7 +164,7 @@ describe("streams", () => {
   });
 
   // FOUND: appender() catches the RelogError that refusal() throws, and tries on until it is outcome_unknown. Drop `.fails` with the fix.
-  it.fails("a full stream is stream_full", async () => {
+  it("a full stream is stream_full", async () => {
     const append = appender(nc, APPEND);
     for (let i = 0; i < 20; i++)
       await append(message(1, id(1), 1, 1, Buffer.alloc(100_000))).catch((error: { code: string }) =>

@@ -214,30 +214,32 @@ test("a stop in the middle of the start leaves nothing", async () => {
   rmSync(other, { recursive: true });
 });
 
-test.each(["nats-server", "clickhouse-child", "cmd/gateway.ts", "cmd/projector.ts"])(
-  "after kill -9 of %s it is started again, and said so",
-  async (command) => {
-    const find = () => [...children(dev.process.pid!)].find(([, line]) => line.includes(command))?.[0];
-    const victim = await waitFor(command, find);
-    const said = () => dev.output.split("died (SIGKILL); restarting in").length;
-    const before = said();
-    process.kill(victim, "SIGKILL");
-    await waitFor("another process", () => (find() ?? victim) !== victim || undefined);
-    await waitFor("the line that says so", () => said() > before || undefined);
-    await waitFor("ready services", async () => {
-      const urls = [contract.ingestUrl, contract.queryUrl, `http://127.0.0.1:${ports.RELOG_PROJECTOR_PORT}`];
-      const ready = await Promise.all(
-        urls.map((url) =>
-          fetch(`${url}/readyz`).then(
-            (answer) => answer.ok,
-            () => false,
-          ),
+test.each([
+  "nats-server",
+  "clickhouse-child",
+  "cmd/gateway.ts",
+  "cmd/projector.ts",
+])("after kill -9 of %s it is started again, and said so", async (command) => {
+  const find = () => [...children(dev.process.pid!)].find(([, line]) => line.includes(command))?.[0];
+  const victim = await waitFor(command, find);
+  const said = () => dev.output.split("died (SIGKILL); restarting in").length;
+  const before = said();
+  process.kill(victim, "SIGKILL");
+  await waitFor("another process", () => (find() ?? victim) !== victim || undefined);
+  await waitFor("the line that says so", () => said() > before || undefined);
+  await waitFor("ready services", async () => {
+    const urls = [contract.ingestUrl, contract.queryUrl, `http://127.0.0.1:${ports.RELOG_PROJECTOR_PORT}`];
+    const ready = await Promise.all(
+      urls.map((url) =>
+        fetch(`${url}/readyz`).then(
+          (answer) => answer.ok,
+          () => false,
         ),
-      );
-      return ready.every((one) => one) || undefined;
-    });
-  },
-);
+      ),
+    );
+    return ready.every((one) => one) || undefined;
+  });
+});
 
 test("SIGTERM stops in reverse order, and the next start finds the data", async () => {
   const [before] = await query<{ n: number }>("SELECT count() AS n FROM logs WHERE service = 'loop'");

@@ -79,7 +79,7 @@ export class Key implements KeyNode<Key> {
 
 const NO_FIELD = -1;
 /** Keys remembered by a field map; hostile producers make new ones without end. */
-const KEYS_MAX = 20_000;
+const KEYS_MAX = 5_000;
 /** What `attributes.` and `resource.` add to a key on its way to be an attribute. */
 const PREFIX_BYTES_MAX = "attributes.".length;
 

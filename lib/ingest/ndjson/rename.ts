@@ -4,7 +4,7 @@ import { RelogError } from "../../base/errors.ts";
 import type { Field } from "./fields.ts";
 import { FIELDS, FieldMap } from "./fields.ts";
 
-const MAPS_MAX = 64;
+const MAPS_MAX = 16;
 const NAMES_MAX = 16;
 const NAME_CHARS_MAX = 256;
 
