@@ -170,7 +170,7 @@ function putNanoseconds(halves: Uint32Array, index: number, seconds: number, nan
 }
 
 function pushPairs(column: MapColumn, pairs: Pairs): void {
-  for (let i = 0; i < pairs.keys.length; i++) {
+  for (let i = 0; i < pairs.count; i++) {
     column.keys.push(pairs.keys[i]!);
     column.values.push(pairs.values[i]!);
   }

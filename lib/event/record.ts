@@ -38,32 +38,49 @@ export const canonicalRecord = z.strictObject({
 export type CanonicalRecord = z.infer<typeof canonicalRecord>;
 export type AttributeValue = z.infer<typeof attributeValue>;
 
-/** Flat pairs of one record: keys, texts and one type letter each, in step. */
+/** A run of type letters. Records repeat them, and the same object has its text's hash at hand. */
+interface Letters {
+  readonly text: string;
+  readonly next: Partial<Record<AttributeType, Letters>>;
+}
+
+const NO_LETTERS: Letters = { text: "", next: {} };
+/** Runs that are remembered; hostile producers make new ones without end. */
+const LETTERS_MAX = 10_000;
+let lettersKept = 0;
+
+function extended(letters: Letters, type: AttributeType): Letters {
+  const known = letters.next[type];
+  if (known !== undefined) return known;
+  const made: Letters = { text: letters.text + type, next: {} };
+  if (lettersKept < LETTERS_MAX) {
+    lettersKept++;
+    letters.next[type] = made;
+  }
+  return made;
+}
+
+/** Flat pairs of one record: keys, texts and one type letter each, in step. What lies at or behind `count` is of an earlier record. */
 export class Pairs {
   readonly keys: ByteString[] = [];
   readonly values: ByteString[] = [];
-  types = "";
+  count = 0;
+  #letters = NO_LETTERS;
+
+  get types(): string {
+    return this.#letters.text;
+  }
 
   clear(): void {
-    this.keys.length = 0;
-    this.values.length = 0;
-    this.types = "";
+    this.count = 0;
+    this.#letters = NO_LETTERS;
   }
 
-  /** Adds a pair. A key that is there already must be displaced first. */
+  /** Adds a pair. The caller sees to it that no key is there twice. */
   add(key: ByteString, value: ByteString, type: AttributeType): void {
-    this.keys.push(key);
-    this.values.push(value);
-    this.types += type;
-  }
-
-  /** Makes room for another value of a key: the one before stays readable as `key~1`, `key~2`, ... so that the last keeps the name. */
-  displace(key: ByteString): void {
-    const at = this.keys.lastIndexOf(key);
-    if (at < 0) return;
-    let copy = 1;
-    while (this.keys.includes(`${key}~${copy}`)) copy++;
-    this.keys[at] = `${key}~${copy}`;
+    this.keys[this.count] = key;
+    this.values[this.count++] = value;
+    this.#letters = extended(this.#letters, type);
   }
 }
 

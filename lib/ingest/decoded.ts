@@ -2,7 +2,7 @@
 
 import type { Values } from "../base/config.ts";
 import { bytes, duration, integer } from "../base/config.ts";
-import type { RecordDraft, Rejection, RejectionCode } from "../event/record.ts";
+import type { Pairs, RecordDraft, Rejection, RejectionCode } from "../event/record.ts";
 
 export const recordSettings = {
   recordBytesMax: bytes("RELOG_RECORD_BYTES_MAX", "256KiB", "one record as sent; a larger line is a file, not a log line"),
@@ -45,8 +45,9 @@ export function recordLimits(settings: Values<typeof recordSettings>, nowMs: num
   const nowSeconds = Math.floor(nowMs / 1000);
   const nowNanoseconds = (nowMs % 1000) * 1_000_000;
 
-  function checkPairs(keys: readonly string[]): Fault | undefined {
-    for (const key of keys) {
+  function checkPairs(pairs: Pairs): Fault | undefined {
+    for (let i = 0; i < pairs.count; i++) {
+      const key = pairs.keys[i]!;
       if (key.length > settings.keyBytesMax) {
         return {
           code: "key_too_long",
@@ -76,14 +77,14 @@ export function recordLimits(settings: Values<typeof recordSettings>, nowMs: num
           message: `the time ${time} is more than ${settings.futureMaxMs} ms ahead; RELOG_RECORD_FUTURE_MAX sets that`,
         };
       }
-      const count = draft.attributes.keys.length + draft.resource.keys.length;
+      const count = draft.attributes.count + draft.resource.count;
       if (count > settings.attributesMax) {
         return {
           code: "too_many_attributes",
           message: `the record has ${count} attributes; RELOG_RECORD_ATTRIBUTES_MAX allows ${settings.attributesMax}`,
         };
       }
-      return checkPairs(draft.attributes.keys) ?? checkPairs(draft.resource.keys);
+      return checkPairs(draft.attributes) ?? checkPairs(draft.resource);
     },
   };
 }

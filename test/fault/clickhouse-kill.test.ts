@@ -31,7 +31,7 @@ for (const [name, days, partitions] of [
         RELOG_PLAN_RECORDS_MAX: "800",
       });
       const stop = new AbortController();
-      const producing = rig.produce(gateway.url, { batches: 1e9, days, records: 80, concurrency: 2, signal: stop.signal });
+      const producing = rig.produce(gateway.url, { batches: 1e9, days, records: 80, concurrency: scaled(1, 2), signal: stop.signal });
       await killAndStart(rig, scaled(8, 50));
       stop.abort();
       await producing;

@@ -41,7 +41,6 @@ export class ClickhouseProxy implements AsyncDisposable {
   resets = 0;
   readonly seen: SeenInsert[] = [];
   readonly #close: () => Promise<void>;
-  readonly #running = new Set<Promise<void>>();
 
   private constructor(url: string, close: () => Promise<void>) {
     this.url = url;
@@ -56,11 +55,9 @@ export class ClickhouseProxy implements AsyncDisposable {
     const server = createServer({ requestTimeout: 0 }, (incoming, outgoing) => {
       incoming.on("error", () => undefined);
       outgoing.on("error", () => undefined);
-      const task = proxy.#pass(incoming, outgoing, upstream, agent).catch(() => {
+      proxy.#pass(incoming, outgoing, upstream, agent).catch(() => {
         incoming.socket.destroy();
       });
-      proxy.#running.add(task);
-      void task.finally(() => proxy.#running.delete(task));
     });
     server.on("connection", (socket) => {
       if (proxy.faults.down) {
@@ -76,7 +73,6 @@ export class ClickhouseProxy implements AsyncDisposable {
       for (const socket of sockets) socket.destroy();
       agent.destroy();
       await new Promise((resolve) => server.close(resolve));
-      await Promise.allSettled(proxy.#running);
     });
     return proxy;
   }
@@ -138,7 +134,6 @@ export class ClickhouseProxy implements AsyncDisposable {
     if (this.faults.withoutSummary) delete answer.headers["x-clickhouse-summary"];
     outgoing.writeHead(answer.statusCode!, answer.headers);
     answer.pipe(outgoing);
-    await new Promise((resolve) => outgoing.on("close", resolve));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

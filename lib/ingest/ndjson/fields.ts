@@ -176,7 +176,7 @@ export class FieldMapper {
     if (slot.lastRecord === this.#record) this.#displace(key, pairs);
     else slot.copies = 0;
     slot.lastRecord = this.#record;
-    slot.at = pairs.keys.length;
+    slot.at = pairs.count;
     pairs.add(key.attribute, value, type);
   }
 
