@@ -1,6 +1,7 @@
 // The query service: SQL over the logs.
 
 import { Hono } from "hono";
+import { systemClock } from "../lib/base/clock.ts";
 import { integer } from "../lib/base/config.ts";
 import { devKeySettings, singleKey } from "../lib/base/dev-key.ts";
 import { messageOf, RelogError, toRelogError } from "../lib/base/errors.ts";
@@ -14,6 +15,7 @@ import { queryApi } from "../lib/query/api.ts";
 import { querySettings, sqlFitsEngine } from "../lib/query/limits.ts";
 import { receiptsApi } from "../lib/query/receipts.ts";
 import { createGate } from "../lib/query/sql/gate.ts";
+import { rememberAccepted } from "../lib/query/sql/remember.ts";
 import { clickhouseReaderSettings, clickhouseSettings, openClickHouse } from "../lib/store/client.ts";
 import { generationDatabase } from "../lib/store/migrate.ts";
 import { createSqlParser } from "../lib/store/parse.ts";
@@ -53,7 +55,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
 
   const liveDatabase = (): string => generationDatabase(values.generation);
 
-  const gate = createGate(createSqlParser(reader), values.sqlBytesMax);
+  const gate = rememberAccepted(createGate(createSqlParser(reader), values.sqlBytesMax), systemClock);
   const select = createSelect(reader, writer, (queryId, error) =>
     log.warn({ queryId, err: error }, "a cancelled query could not be killed"),
   );

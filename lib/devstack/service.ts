@@ -10,6 +10,8 @@ import type { Stack } from "./stack.ts";
 export type ServiceName = "gateway" | "query" | "projector";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+/** A small young generation: bodies are pooled, so a large one only costs memory (docs/BENCHMARKS.md). The Dockerfile has the same. */
+const NODE_FLAGS = ["--max-semi-space-size=8"];
 const READY_TIMEOUT_MS = 30_000;
 
 export const portSetting = (name: ServiceName): string => `RELOG_${name.toUpperCase()}_PORT`;
@@ -22,7 +24,7 @@ export function serviceChild(
   hooks: Pick<ChildOptions, "onLine" | "onDeath"> = {},
 ): Child {
   const all = { ...env, [portSetting(name)]: String(port), RELOG_PARENT_PIPE: "1" };
-  return new Child(name, { command: process.execPath, args: [`cmd/${name}.ts`], cwd: ROOT, env: all, ...hooks });
+  return new Child(name, { command: process.execPath, args: [...NODE_FLAGS, `cmd/${name}.ts`], cwd: ROOT, env: all, ...hooks });
 }
 
 export async function serviceReady(child: Child, url: string): Promise<void> {

@@ -23,7 +23,7 @@ export const gatherSettings = {
   ),
   planRecordsEnough: integer(
     "RELOG_PLAN_RECORDS_ENOUGH",
-    "50000",
+    "100000",
     [1, 10_000_000],
     "records",
     "an insert of this size does not wait for company",
@@ -43,8 +43,8 @@ export const gatherSettings = {
   ),
   lingerMs: duration(
     "RELOG_PLAN_LINGER",
-    "300ms",
-    "how long a small insert waits for company; half of what a line may take to be searchable",
+    "600ms",
+    "how long an insert waits for company; one of a trickle waits half as long, so that a single line is searchable within a second",
   ),
   pollMs: duration("RELOG_PLAN_POLL", "100ms", "how often an idle projector looks at a stream"),
 };
@@ -65,6 +65,8 @@ export interface Gathered {
   readonly missing: { readonly from: number; readonly to: number } | undefined;
 }
 
+/** Fewer records than this within half the linger are a trickle: waiting longer would not make the insert cheaper. */
+const TRICKLE_RECORDS = 1_000;
 const READ_MESSAGES_MAX = 512;
 const READ_BYTES_MAX = 4 * 2 ** 20;
 const DAY_NS = 86_400_000_000_000n;
@@ -109,7 +111,8 @@ export class Gatherer {
         if (now - begin >= idleMs) return undefined;
         await sleep(this.#settings.pollMs, signal);
       } else {
-        const left = this.#settings.lingerMs - (now - since);
+        const linger = taken.records < TRICKLE_RECORDS ? this.#settings.lingerMs / 2 : this.#settings.lingerMs;
+        const left = linger - (now - since);
         if (left <= 0 || taken.records >= this.#settings.planRecordsEnough) return { verdicts: taken.verdicts, missing: undefined };
         await sleep(left, signal);
       }

@@ -42,7 +42,22 @@ function canonical(record: unknown, line: number): Record<string, unknown> {
     else for (const [inner, leaf] of Object.entries(value)) attributes[`${key}.${inner}`] = leaf;
   }
   const observed_timestamp = timestamp;
-  return { timestamp, observed_timestamp, severity_number: 9, severity_text: level, service, host, body: message, attributes, resource: {}, trace_id: "", span_id: "", event_name: "", batch: BATCH, line };
+  return {
+    timestamp,
+    observed_timestamp,
+    severity_number: 9,
+    severity_text: level,
+    service,
+    host,
+    body: message,
+    attributes,
+    resource: {},
+    trace_id: "",
+    span_id: "",
+    event_name: "",
+    batch: BATCH,
+    line,
+  };
 }
 
 const BATCH = "01ARZ3NDEKTSV4RRFFQ69G5FAV";

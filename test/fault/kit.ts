@@ -23,7 +23,7 @@ export { LONG, scaled, seed } from "./random.ts";
 
 const SHARDS = 2;
 const DAY_MS = 86_400_000;
-const CAUGHT_UP_MS = 60_000;
+const CAUGHT_UP_MS = 45_000;
 const GIVE_UP_MS = 60_000;
 
 export interface ProduceOptions {
