@@ -46,6 +46,7 @@ const settings = settingsOrExit(
     ...projectorSettings,
   },
   process.env,
+  ({ leaseMs }) => (leaseMs < 2_000 ? "RELOG_LEASE must be at least 2s: inserts are fenced a second before the lease ends" : undefined),
   ({ planRecordsEnough, planRecordsMax }) =>
     planRecordsEnough > planRecordsMax ? "RELOG_PLAN_RECORDS_ENOUGH must be at most RELOG_PLAN_RECORDS_MAX" : undefined,
 );

@@ -44,7 +44,7 @@ export const gatherSettings = {
   lingerMs: duration(
     "RELOG_PLAN_LINGER",
     "600ms",
-    "how long an insert waits for company; one of a trickle waits half as long, so that a single line is searchable within a second",
+    "how long an insert waits for company; in a trickle half as long, so that a line is searchable within a second, in a flood 2.5 times",
   ),
   pollMs: duration("RELOG_PLAN_POLL", "100ms", "how often an idle projector looks at a stream"),
 };
@@ -67,6 +67,14 @@ export interface Gathered {
 
 /** Fewer records than this within half the linger are a trickle: waiting longer would not make the insert cheaper. */
 const TRICKLE_RECORDS = 1_000;
+/** More than this within the linger are a flood: then throughput counts, and larger inserts save merges (docs/BENCHMARKS.md). */
+const FLOOD_RECORDS = 20_000;
+
+/** How many lingers an insert of this size waits for company. */
+function patience(records: number): number {
+  return records < TRICKLE_RECORDS ? 0.5 : records < FLOOD_RECORDS ? 1 : 2.5;
+}
+
 const READ_MESSAGES_MAX = 512;
 const READ_BYTES_MAX = 4 * 2 ** 20;
 const DAY_NS = 86_400_000_000_000n;
@@ -111,7 +119,7 @@ export class Gatherer {
         if (now - begin >= idleMs) return undefined;
         await sleep(this.#settings.pollMs, signal);
       } else {
-        const linger = taken.records < TRICKLE_RECORDS ? this.#settings.lingerMs / 2 : this.#settings.lingerMs;
+        const linger = this.#settings.lingerMs * patience(taken.records);
         const left = linger - (now - since);
         if (left <= 0 || taken.records >= this.#settings.planRecordsEnough) return { verdicts: taken.verdicts, missing: undefined };
         await sleep(left, signal);

@@ -9,10 +9,15 @@ import { RelogError } from "../base/errors.ts";
 import { COLUMNS_V1, STRUCTURE_V1 } from "../event/batch.ts";
 import type { ClickHouse, SettingValue } from "./client.ts";
 
-/** Codes of exceptions that the data itself caused. Source: ClickHouse, src/Common/ErrorCodes.cpp. */
+/** Codes of exceptions that the data itself caused. Source: ClickHouse, src/Common/ErrorCodes.cpp, as are the next. */
 const DATA_CODES: ReadonlySet<number> = new Set([
-  6, 8, 9, 26, 27, 32, 33, 38, 41, 53, 69, 70, 72, 107, 117, 128, 130, 131, 190, 246, 271, 321, 407, 432, 441, 469, 561, 586, 601, 627, 636,
-  649,
+  1, 4, 6, 8, 9, 10, 16, 20, 26, 27, 32, 33, 36, 38, 41, 42, 43, 44, 47, 48, 50, 53, 62, 69, 70, 72, 107, 117, 128, 130, 131, 190, 246, 271,
+  321, 407, 432, 441, 469, 561, 586, 601, 627, 636, 649,
+]);
+/** Codes that speak of the engine, its tables, users, disks, memory or load: only time or a person helps. All others are unexplained. */
+const BUSY_CODES: ReadonlySet<number> = new Set([
+  60, 74, 75, 76, 81, 159, 160, 164, 173, 192, 193, 194, 201, 202, 203, 209, 210, 216, 218, 225, 236, 241, 242, 243, 252, 279, 285, 286,
+  290, 298, 319, 394, 425, 439, 473, 497, 516, 668, 735, 999,
 ]);
 const THROW_IF = 395;
 
@@ -93,7 +98,8 @@ function failureOfInsert(error: unknown): InsertOutcome {
   const code = error.details?.clickhouse as number | undefined;
   const message = error.cause instanceof Error ? error.cause.message : error.message;
   if (code === undefined) return { kind: "unknown", code, message };
-  return { kind: code === THROW_IF ? "fenced" : DATA_CODES.has(code) ? "data" : "busy", code, message };
+  const kind = code === THROW_IF ? "fenced" : DATA_CODES.has(code) ? "data" : BUSY_CODES.has(code) ? "busy" : "unknown";
+  return { kind, code, message };
 }
 
 /** Lines of batches that a table holds. */
