@@ -1,10 +1,24 @@
 // Ids, and which shard they fall on.
 
+import { randomFillSync } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { monotonicFactory } from "ulid";
 
 const ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-const nextUlid = monotonicFactory();
+const RANDOM_BYTES = 4_096;
+const randomness = Buffer.allocUnsafe(RANDOM_BYTES);
+let randomAt = RANDOM_BYTES;
+
+/** A number in [0, 1) from a cryptographic source that is asked for many bytes at once. */
+function random(): number {
+  if (randomAt === RANDOM_BYTES) {
+    randomFillSync(randomness);
+    randomAt = 0;
+  }
+  return randomness[randomAt++]! / 256;
+}
+
+const nextUlid = monotonicFactory(random);
 
 /** A batch's id: a ULID, increasing within this process. @param nowMs milliseconds since the epoch */
 export function newBatchId(nowMs: number): string {

@@ -19,12 +19,40 @@ const COMMA = 0x2c;
 const REST_UNREAD = "; the rest of the array was not read";
 
 /**
+ * Lines are decoded in pieces of about this many bytes: a text of a whole body would be a large object of V8's heap, which
+ * costs a mapping and its page faults each time. Measured; docs/adr/0003.
+ */
+const PIECE_BYTES = 64 * 1024;
+const NEWLINE = 0x0a;
+
+/**
  * Hands every good record of the body to `out.accept` and every bad one to `out.reject`.
  * `accept` gets a draft that it must not keep; the next record overwrites it.
  */
 export function decodeNdjson(body: Buffer, fields: FieldMap, limits: RecordLimits, out: Decoded): void {
   fields.keyBytesMax = limits.keyBytesMax;
-  new Decoding(body, fields, limits, out).run();
+  const decodingOf = (bytes: Buffer): Decoding => new Decoding(bytes, fields, limits, out);
+  if (body.length <= PIECE_BYTES || firstByte(body) === OPEN_BRACKET) {
+    decodingOf(body).run();
+    return;
+  }
+  let lines: number | undefined = 0;
+  for (let from = 0; from < body.length; ) {
+    const newline = body.indexOf(NEWLINE, from + PIECE_BYTES);
+    const to = newline < 0 ? body.length : newline + 1;
+    lines = decodingOf(body.subarray(from, to)).lines(lines, from === 0 ? "first" : "later");
+    if (lines === undefined) {
+      // The first record does not end with its line: it is one object over many lines, or nothing that can be read.
+      decodingOf(body).run();
+      return;
+    }
+    from = to;
+  }
+}
+
+/** The first byte that is no white space. */
+function firstByte(body: Buffer): number | undefined {
+  return body.find((byte) => byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09);
 }
 
 /** A syntax error inside one record. */
@@ -56,14 +84,20 @@ class Decoding {
     this.#outline = new JsonScanner(this.#text, DEPTH_HARD_MAX, this.#mapper.leaf);
   }
 
+  /** Decodes the whole body. */
   run(): void {
     if (this.#scanner.begin(0, this.#text.length) === OPEN_BRACKET) this.#array();
-    else this.#lines();
+    else this.lines(0, "whole");
   }
 
-  #lines(): void {
+  /**
+   * Decodes lines.
+   * @param before lines of the body before these
+   * @returns lines of the body so far; undefined, with nothing handed out, when the first record of the first piece is broken
+   */
+  lines(before: number, piece: "whole" | "first" | "later"): number | undefined {
     const text = this.#text;
-    let line = 0;
+    let line = before;
     for (let from = 0; from < text.length; ) {
       let to = text.indexOf("\n", from);
       if (to < 0) to = text.length;
@@ -74,21 +108,24 @@ class Decoding {
           this.#element(line, code, from, to);
         } catch (error) {
           if (!(error instanceof LineError)) throw error;
-          if (this.#isOneObject(from)) {
-            this.#oneObject(line, from);
-            return;
+          const isFirst = piece !== "later" && text.slice(0, from).trim() === "";
+          if (isFirst && piece === "first") return undefined;
+          if (isFirst && this.#isOneObject(from)) {
+            this.#element(line, this.#scanner.begin(from, text.length), from, text.length);
+            return line;
           }
           this.#reject(line, "invalid_json", error.message);
         }
       }
       from = to + 1;
     }
+    return line;
   }
 
   /** One object over several lines, as people write by hand, is taken whole when it is all there is. */
   #isOneObject(from: number): boolean {
     const { length } = this.#text;
-    if (this.#text.slice(0, from).trim() !== "" || this.#outline.begin(from, length) !== OPEN_BRACE) return false;
+    if (this.#outline.begin(from, length) !== OPEN_BRACE) return false;
     try {
       this.#outline.skip(1);
     } catch (error) {
@@ -96,11 +133,6 @@ class Decoding {
       throw error;
     }
     return this.#outline.begin(this.#outline.position, length) === -1;
-  }
-
-  #oneObject(line: number, from: number): void {
-    const { length } = this.#text;
-    this.#element(line, this.#scanner.begin(from, length), from, length);
   }
 
   /** Elements of an array count as lines. A syntax error ends the array: what follows it cannot be told apart. */

@@ -34,7 +34,9 @@ export function decodeAll(body: Buffer, limits: RecordLimits = LIMITS, map = new
   return all;
 }
 
-function pairsOf({ keys, values, types }: RecordDraft["attributes"]): Record<string, string> {
+function pairsOf(pairs: RecordDraft["attributes"]): Record<string, string> {
+  const { values, types } = pairs;
+  const keys = pairs.keys.slice(0, pairs.count);
   if (new Set(keys).size !== keys.length) throw new Error(`a key is there twice: ${keys.join(", ")}`);
   return Object.fromEntries(keys.map((key, i) => [fromBytes(key), `${types[i]}:${fromBytes(values[i]!)}`]));
 }
