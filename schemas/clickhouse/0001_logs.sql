@@ -46,6 +46,7 @@ PARTITION BY toDate(timestamp)
 ORDER BY (tenant, toStartOfFiveMinutes(timestamp), severity_number >= 17, service, xxHash32(substring(translate(body, '0123456789', '0000000000'), 1, 48)), timestamp)
 SETTINGS
     ttl_only_drop_parts = 1,
+    index_granularity = 2048,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     non_replicated_deduplication_window = 10000,
