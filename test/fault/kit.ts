@@ -23,7 +23,7 @@ export { LONG, scaled, seed } from "./random.ts";
 
 const SHARDS = 2;
 const DAY_MS = 86_400_000;
-const CAUGHT_UP_MS = 45_000;
+const CAUGHT_UP_MS = 90_000;
 const GIVE_UP_MS = 60_000;
 
 export interface ProduceOptions {
@@ -295,7 +295,7 @@ export function faultTest(
   body: (rig: Rig) => Promise<void>,
   options: Omit<StackOptions, "env"> & { timeoutMs?: number } = {},
 ): void {
-  test(name, { timeout: options.timeoutMs ?? 120_000 }, async () => {
+  test(name, { timeout: options.timeoutMs ?? 240_000 }, async () => {
     await using rig = new Rig(await startStack({ ...options, env: process.env }));
     try {
       await body(rig);
