@@ -11,7 +11,7 @@ import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
 import { followParent } from "../lib/base/parent-pipe.ts";
 import { SCOPES } from "../lib/base/principal.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
-import { isTenant } from "../lib/event/envelope.ts";
+import { isTenant, STREAMS, SUBJECTS } from "../lib/event/envelope.ts";
 import { acceptor, acceptSettings } from "../lib/ingest/accept.ts";
 import { admission, admitSettings } from "../lib/ingest/admit.ts";
 import { bodySettings } from "../lib/ingest/body.ts";
@@ -46,6 +46,7 @@ const settings = settingsOrExit(
       : undefined,
   ({ bodyBytesMax, bytesInFlightMax }) =>
     bodyBytesMax > bytesInFlightMax ? "RELOG_BYTES_IN_FLIGHT_MAX must be at least RELOG_BODY_BYTES_MAX" : undefined,
+  ({ key }) => (key === "" ? "RELOG_KEY must not be empty" : undefined),
   ({ tenant }) => (isTenant(tenant) ? undefined : "RELOG_TENANT must be lower-case letters, digits, - or _, at most 63"),
 );
 
@@ -57,17 +58,18 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
     throw new RelogError("not_ready", "the gateway is starting", { retryAfterS: 1 });
   });
   const front = { app: withContractErrors(starting, telemetry.log) };
-  stack.use(await serveHttp(front, settings.listenHost, settings.port, "RELOG_GATEWAY_PORT"));
+  const server = stack.use(await serveHttp(front, settings.listenHost, settings.port, "RELOG_GATEWAY_PORT"));
 
   const nc = await connectNats(settings, "gateway", telemetry.log, health);
   stack.defer(() => nc.close());
   await reconcileUntilDone(nc, topology(settings), telemetry.log, health, signal);
 
+  const report = (shard: number, why: string | undefined): void => health.warn(STREAMS.logs(shard), why);
   const admitted = admission(settings, telemetry);
   const accept = acceptor(
     settings,
     settings.shards,
-    appender(nc, settings),
+    appender(nc, settings, report),
     (stream, seq) => envelopeAt(nc, stream, seq),
     systemClock,
     telemetry,
@@ -75,7 +77,9 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
   const api = ingestApi(singleKey(settings.key, settings.tenant), accept, admitted, settings, telemetry);
   const tenantOf = (tenant: string) => (tenant === settings.tenant ? { tenant, keyId: "subject", scopes: SCOPES } : undefined);
   const handle = nativeIngest(tenantOf, accept, admitted, settings, telemetry);
-  stack.use(serveQueue(nc, "ingest.*", "gateways", telemetry.log, handle));
+  stack.use(serveQueue(nc, SUBJECTS.ingest("*"), "gateways", telemetry.log, handle));
   front.app = withContractErrors(new Hono().route("/", healthApp).route("/", api), telemetry.log);
+  // Calls under way are answered while NATS is still there; closing the server twice is harmless.
+  stack.defer(() => server[Symbol.asyncDispose]());
   health.notReady("start", undefined);
 });

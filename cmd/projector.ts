@@ -17,11 +17,11 @@ import type { Checkpoint } from "../lib/projector/checkpoint.ts";
 import { checkpointKey } from "../lib/projector/checkpoint.ts";
 import { failpointFrom } from "../lib/projector/failpoint.ts";
 import { projectorMetrics } from "../lib/projector/metrics.ts";
-import { projectorSettings, projectShard } from "../lib/projector/run.ts";
+import { projectorSettings, ShardWorker } from "../lib/projector/run.ts";
 import { siteOf } from "../lib/projector/site.ts";
 import { clickhouseSettings, openClickHouse } from "../lib/store/client.ts";
 import { engineTimeMs, inserter, killInserts, presence } from "../lib/store/insert.ts";
-import { clusterSettings, generationDatabase, migrate, readMigrations } from "../lib/store/migrate.ts";
+import { clusterSettings, GENERATIONS_MAX, generationDatabase, migrate, readMigrations } from "../lib/store/migrate.ts";
 import { register } from "../lib/streams/cas.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { parker } from "../lib/streams/dead.ts";
@@ -36,7 +36,13 @@ const settings = settingsOrExit(
   {
     port: integer("RELOG_PROJECTOR_PORT", "8082", [0, 65535], "port", "health and metrics of the projector"),
     site: text("RELOG_SITE", "main", "name of the ClickHouse server or cluster that this projector fills"),
-    generation: integer("RELOG_GENERATION", "1", [1, 1_000_000], "number", "which build of the projection it fills"),
+    generation: integer(
+      "RELOG_GENERATION",
+      "1",
+      [1, GENERATIONS_MAX],
+      "number",
+      "which build of the projection it fills; readers are granted 32 of them",
+    ),
     failpoint: text("RELOG_FAILPOINT", "", "tests only: name:count ends the process at that step"),
     ...httpSettings,
     ...natsSettings,
@@ -53,7 +59,8 @@ const settings = settingsOrExit(
 
 const MIGRATIONS = fileURLToPath(new URL("../schemas/clickhouse", import.meta.url));
 /** How long a plan that is under way may take to end after SIGTERM. */
-const FINISH_MS = 8_000;
+const FINISH_MS = 3_500;
+const DEAD_LETTER_LOG_MS = 5_000;
 
 await runProcess(log, health, settings.drainMs, async (stack, signal) => {
   if (process.env.RELOG_PARENT_PIPE === "1") followParent(() => process.kill(process.pid, "SIGTERM"));
@@ -71,13 +78,14 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
   const store = {
     insert: inserter(clickhouse),
     presence: presence(clickhouse),
-    kill: (token: string) => killInserts(clickhouse, token),
+    kill: (token: string) => killInserts(clickhouse, token, settings.cluster),
     timeMs: () => engineTimeMs(clickhouse),
   };
   const [leave, abandon] = [new AbortController(), new AbortController()];
   const shards = Array.from({ length: settings.shards }, async (_, shard) => {
     const name = `${settings.site}/${settings.generation}/${shard}`;
     const stream = STREAMS.logs(shard);
+    let quietUntilMs = 0;
     const park = parker(nc, settings.site, settings.generation, shard);
     const ports = {
       name,
@@ -89,11 +97,24 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
       park: async (letter: Parameters<typeof park>[0]) => {
         await park(letter);
         metrics.dead.inc({ shard: name, reason: letter.reason });
+        // A flood of them is one line now and then; each is in DEAD_LETTERS and in the metric.
+        if (systemClock.monotonicMs() < quietUntilMs) return;
+        quietUntilMs = systemClock.monotonicMs() + DEAD_LETTER_LOG_MS;
         log.error({ shard: name, seq: letter.message.seq, reason: letter.reason, detail: letter.detail }, "dead letter");
       },
       failpoint: failpointFrom(settings.failpoint),
     };
-    await projectShard(ports, settings, owner, systemClock, log, health, metrics, leave.signal, abandon.signal);
+    await new ShardWorker({
+      ports,
+      settings,
+      owner,
+      clock: systemClock,
+      log,
+      health,
+      metrics,
+      leave: leave.signal,
+      abandon: abandon.signal,
+    }).run();
   });
   stack.defer(async () => {
     leave.abort();

@@ -12,12 +12,12 @@ import { sleep } from "../lib/base/loop.ts";
 import { followParent } from "../lib/base/parent-pipe.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
 import { queryApi } from "../lib/query/api.ts";
-import { querySettings, sqlFitsEngine } from "../lib/query/limits.ts";
+import { engineSettings, querySettings, sqlFitsEngine } from "../lib/query/limits.ts";
 import { receiptsApi } from "../lib/query/receipts.ts";
 import { createGate } from "../lib/query/sql/gate.ts";
 import { rememberAccepted } from "../lib/query/sql/remember.ts";
 import { clickhouseReaderSettings, clickhouseSettings, openClickHouse } from "../lib/store/client.ts";
-import { generationDatabase } from "../lib/store/migrate.ts";
+import { GENERATIONS_MAX, generationDatabase } from "../lib/store/migrate.ts";
 import { createSqlParser } from "../lib/store/parse.ts";
 import { createSelect } from "../lib/store/select.ts";
 import { shardProgress } from "../lib/streams/checkpoints.ts";
@@ -34,7 +34,13 @@ const settings = {
   ...querySettings,
   ...natsSettings,
   shards: topologySettings.shards,
-  generation: integer("RELOG_GENERATION", "1", [1, 1_000_000], "number", "which build of the projection answers"),
+  generation: integer(
+    "RELOG_GENERATION",
+    "1",
+    [1, GENERATIONS_MAX],
+    "number",
+    "which build of the projection answers; readers are granted 32 of them",
+  ),
   port: integer("RELOG_QUERY_PORT", "8081", [0, 65_535], "port", "HTTP of the query service"),
 };
 const READY_CHECK_MS = 2_000;
@@ -63,7 +69,9 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
 
   // Receipts need NATS, SQL does not: the connection is made beside, and without it only receipts answer 503.
   let nats: NatsConnection | undefined;
-  const connecting = connectNats(values, "query", log, new Health()).then((nc) => {
+  const receiptsHealth = new Health();
+  receiptsHealth.notReady = (_subject, reason) => health.warn("receipts", reason);
+  const connecting = connectNats(values, "query", log, receiptsHealth).then((nc) => {
     nats = nc;
   });
   connecting.catch((error: unknown) => log.error({ err: error }, "cannot connect to NATS"));
@@ -84,7 +92,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   app.route("/", receiptsApi(authenticate, receiptPorts()));
 
   health.notReady("clickhouse", "not asked yet");
-  const checks = watchClickHouse(async () => void (await reader.read({ statement: "SELECT 1" })), signal);
+  const checks = watchClickHouse(async () => void (await reader.read({ statement: "SELECT 1", settings: engineSettings(values) })), signal);
   stack.defer(() => checks);
   const server = stack.use(await serveHttp(app, values.listenHost, values.port, "RELOG_QUERY_PORT"));
   log.info({ port: server.port }, "query service is listening");

@@ -18,7 +18,7 @@ const LONG_FILES: Readonly<Record<string, number>> = {
   "test/system/dev.test.ts": 311,
 };
 /** file -> lines of its longest function today. */
-const LONG_FUNCTIONS: Readonly<Record<string, number>> = { "lib/ingest/accept.ts": 96, "lib/projector/run.ts": 167 };
+const LONG_FUNCTIONS: Readonly<Record<string, number>> = { "lib/projector/metrics.ts": 76 };
 /** Folders of lib that anyone may import, lowest first. Every other folder is a feature. */
 const LAYERS: readonly string[] = ["base", "event", "store", "streams"];
 

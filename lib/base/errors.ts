@@ -63,7 +63,6 @@ export const ERRORS = {
     help: "The batch may be stored. Retry with the same Idempotency-Key and it is stored once.",
   },
   not_ready: { status: 503, remedy: "retry", help: "This process is starting; `/readyz` says what it waits for." },
-  draining: { status: 503, remedy: "retry", help: "This process is leaving; retry and another one answers." },
   // Queries
   query_refused: { status: 400, remedy: "fix", help: "Use only what docs/SQL.md lists." },
   query_invalid: { status: 400, remedy: "fix", help: "Correct the statement; the message points to the place." },

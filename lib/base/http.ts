@@ -1,5 +1,6 @@
 // Serving a Hono app, and the answer for anything thrown in it.
 
+import { randomUUID } from "node:crypto";
 import { serve } from "@hono/node-server";
 import type { Context, Hono } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
@@ -15,9 +16,14 @@ export const httpSettings = {
 /** Answers anything thrown with the contract's error body; what is not in the catalogue is logged whole and answered as `internal`. */
 export function answerError(log: Logger, thrown: unknown, c: Context): Response {
   const error = toRelogError(thrown);
-  if (error.code === "internal") log.error({ err: error.cause, method: c.req.method, path: c.req.path }, "request failed");
+  const body = errorBody(error);
+  if (error.code === "internal") {
+    const request = randomUUID();
+    body.error.request = request;
+    log.error({ err: error.cause, request, method: c.req.method, path: c.req.path }, "request failed");
+  }
   if (error.retryAfterS !== undefined) c.header("Retry-After", String(Math.max(1, Math.ceil(error.retryAfterS))));
-  return c.json(errorBody(error), error.entry.status as ContentfulStatusCode);
+  return c.json(body, error.entry.status as ContentfulStatusCode);
 }
 
 /** Adds the two handlers that make every answer of an app follow the contract. */
@@ -36,6 +42,10 @@ export interface Front {
   app: Pick<Hono, "fetch">;
 }
 
+/** Less than what `npm start` and compose give a process to leave. */
+const GRACE_MS = 3_500;
+const SWEEP_MS = 50;
+
 /**
  * Serves an app, or a front's current app, on host:port (0 takes a free port).
  * Disposing stops taking connections, lets running requests finish for `graceMs` milliseconds, then closes what is left.
@@ -46,12 +56,18 @@ export async function serveHttp(
   host: string,
   port: number,
   portSetting: string,
-  graceMs = 10_000,
+  graceMs = GRACE_MS,
 ): Promise<HttpServer> {
+  let closing = false;
+  async function answer(request: Request, env: object): Promise<Response> {
+    const response = await ("app" in front ? front.app : front).fetch(request, env);
+    if (closing) response.headers.set("Connection", "close");
+    return response;
+  }
   return await new Promise((resolve, reject) => {
     const server = serve(
       {
-        fetch: (request, env) => ("app" in front ? front.app : front).fetch(request, env),
+        fetch: answer,
         hostname: host,
         port,
         overrideGlobalObjects: false,
@@ -61,11 +77,15 @@ export async function serveHttp(
         resolve({
           port: info.port,
           async [Symbol.asyncDispose]() {
+            closing = true;
+            if (!server.listening) return;
             const closed = new Promise<void>((done) => server.close(() => done()));
-            if ("closeIdleConnections" in server) server.closeIdleConnections();
-            const timer = setTimeout(() => "closeAllConnections" in server && server.closeAllConnections(), graceMs);
+            // A connection that is busy now is idle after its answer, and its client would go on using it.
+            const sweep = setInterval(() => "closeIdleConnections" in server && server.closeIdleConnections(), SWEEP_MS);
+            const force = setTimeout(() => "closeAllConnections" in server && server.closeAllConnections(), graceMs);
             await closed;
-            clearTimeout(timer);
+            clearInterval(sweep);
+            clearTimeout(force);
           },
         });
       },

@@ -22,7 +22,7 @@ export const HEADERS = {
   minTimestamp: "Relog-Time-Min",
   maxTimestamp: "Relog-Time-Max",
   source: "Relog-Source",
-  /** SHA-256 of the body as sent, when the call had an idempotency key. */
+  /** SHA-256 of the body, after decompression, when the call had an idempotency key. */
   bodyHash: "Relog-Body-Sha256",
 } as const;
 

@@ -135,6 +135,5 @@ export const REJECTION_CODES = [
   "key_too_long",
   "timestamp_invalid",
   "timestamp_in_future",
-  "field_invalid",
 ] as const;
 export type RejectionCode = (typeof REJECTION_CODES)[number];

@@ -134,6 +134,7 @@ export function acceptor(
     const end = ackLatency.startTimer();
     const receipt = await acceptance.store(call, decode, collected, now);
     end();
+    if (receipt.duplicate) return receipt;
     records.inc({ source: call.source }, receipt.accepted);
     rawBytes.inc({ source: call.source }, collected.rawBytes);
     return receipt;
@@ -169,7 +170,9 @@ class Acceptance {
     if (duplicate) {
       // An earlier call had this key: its receipt is the answer, and what it left unfinished is finished under its id and
       // at its time, so that what depends on the clock comes out as it did then.
-      const original = await this.#envelopeAt(first.stream, first.seq);
+      const original = await this.#envelopeAt(first.stream, first.seq).catch((cause: unknown) => {
+        throw new RelogError("outcome_unknown", "the call is stored, but its receipt cannot be read now", { cause, retryAfterS: 2 });
+      });
       if (original.bodyHash !== sending.bodyHash) {
         throw new RelogError(
           "idempotency_key_reused",
@@ -181,7 +184,12 @@ class Acceptance {
       restNow = timeOfBatchId(original.batch);
       if (original.parts > 1) rest = this.collect(call, decode, restNow);
     }
-    for (let index = 1; index < rest.blocks.length; index++) parts.push(await this.#send(call, sending, rest, index, restNow));
+    for (let index = 1; index < rest.blocks.length; index++) {
+      const part = await this.#send(call, sending, rest, index, restNow).catch((cause: unknown) => {
+        throw halfDone(sending.id, parts, rest.blocks.length, cause);
+      });
+      parts.push(part);
+    }
     return {
       id: sending.id,
       stream: first.stream,
@@ -237,6 +245,15 @@ interface Sending {
   readonly dedupeKey: string;
   /** Empty without an idempotency key. */
   readonly bodyHash: string;
+}
+
+/** Some messages of a call are stored and one is not: only the same call under an idempotency key can be repeated without doubling them. */
+function halfDone(id: string, parts: readonly { stream: string; seq: number }[], total: number, cause: unknown): RelogError {
+  const why = cause instanceof RelogError ? cause.message : "an internal error";
+  const retryAfterS = (cause instanceof RelogError ? cause.retryAfterS : undefined) ?? 2;
+  const stored = parts.map(({ stream, seq }) => ({ stream, seq }));
+  const text = `${parts.length} of the call's ${total} messages are stored, the next is not: ${why}`;
+  return new RelogError("outcome_unknown", text, { cause, retryAfterS, details: { id, stored } });
 }
 
 function nothingToStore(collected: Collector): RelogError {

@@ -12,10 +12,10 @@ import { withContractErrors } from "../base/http.ts";
 import type { Authenticate } from "../base/principal.ts";
 import { authorize } from "../base/principal.ts";
 import type { Telemetry } from "../base/telemetry.ts";
-import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
 import type { Accept } from "./accept.ts";
 import type { Admission } from "./admit.ts";
 import { type bodySettings, readBody } from "./body.ts";
+import { ingestLatency } from "./latency.ts";
 import { decodeNdjson } from "./ndjson/decode.ts";
 import { fieldMaps, RENAME_PARAMETERS } from "./ndjson/rename.ts";
 
@@ -33,9 +33,7 @@ export function ingestApi(
   const app = new Hono();
   const fieldMapOf = fieldMaps();
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
-  const latency = telemetry.histogram("relog_ingest_request_seconds", "from the head of a request to its answer", LATENCY_BUCKETS_S, [
-    "source",
-  ]);
+  const latency = ingestLatency(telemetry);
 
   app.post("/v1/ingest", async (c) => {
     const end = latency.startTimer({ source: "ndjson" });

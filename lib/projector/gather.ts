@@ -1,8 +1,8 @@
 // From a stream to the next plan's messages.
 //
 // Promises: a plan grows with the backlog and never beyond its bounds in records, bytes and partitions; when the stream
-// is quiet it waits a little for company, so that trickles do not become a part a line; memory is bounded by one plan
-// and one read.
+// is quiet it waits a little for company, so that trickles do not become a part a line; memory is bounded by two plans
+// (one is read while the other is inserted) and one read.
 
 import type { Clock } from "../base/clock.ts";
 import type { Values } from "../base/config.ts";
@@ -28,7 +28,7 @@ export const gatherSettings = {
     "records",
     "an insert of this size does not wait for company",
   ),
-  planBytesMax: bytes("RELOG_PLAN_BYTES_MAX", "16MiB", "compressed bytes of one insert, and so the projector's memory per shard"),
+  planBytesMax: bytes("RELOG_PLAN_BYTES_MAX", "16MiB", "compressed bytes of one insert, and so half of the projector's memory per shard"),
   planBlockBytesMax: bytes(
     "RELOG_PLAN_BLOCK_BYTES_MAX",
     "128MiB",
@@ -75,6 +75,8 @@ function patience(records: number): number {
   return records < TRICKLE_RECORDS ? 0.5 : records < FLOOD_RECORDS ? 1 : 2.5;
 }
 
+/** Messages of one plan: settling asks for each batch by its id. */
+const PLAN_MESSAGES_MAX = 20_000;
 const READ_MESSAGES_MAX = 512;
 const READ_BYTES_MAX = 4 * 2 ** 20;
 const DAY_NS = 86_400_000_000_000n;
@@ -147,6 +149,7 @@ class Selection {
     const blockBytes = verdict.kind === "batch" ? (frameContentSize(verdict.message.payload) ?? 0) : 0;
     const days = daysOf(verdict, this.#settings.planPartitionsMax + 1);
     if (this.verdicts.length > 0) {
+      if (this.verdicts.length >= PLAN_MESSAGES_MAX) return false;
       if (this.records + records > this.#settings.planRecordsMax || this.#bytes + size > this.#settings.planBytesMax) return false;
       if (this.#blockBytes + blockBytes > this.#settings.planBlockBytesMax) return false;
       const added = days.filter((day) => !this.#days.has(day)).length;

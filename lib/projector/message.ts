@@ -4,6 +4,7 @@ import { SCHEMA_VERSION } from "../event/batch.ts";
 import type { Envelope, StoredMessage } from "../event/envelope.ts";
 import { readEnvelope } from "../event/envelope.ts";
 import { frameContentSize } from "../event/frame.ts";
+import { isBatchId } from "../event/ids.ts";
 
 export const DEAD_REASONS = [
   "envelope_invalid",
@@ -53,6 +54,7 @@ export function judge(message: StoredMessage): Verdict {
   if (envelope.schema !== SCHEMA_VERSION)
     return poison("schema_unknown", `schema version ${envelope.schema} is not known to this version of relog`);
   if (envelope.tenant !== tenant) return poison("tenant_mismatch", `the subject says ${tenant}, the header ${envelope.tenant}`);
+  if (!isBatchId(envelope.batch)) return poison("envelope_invalid", "the batch id is no ULID");
   if (envelope.records === 0) return poison("envelope_invalid", "the message says that it holds no records");
   const size = frameContentSize(message.payload);
   if (size === undefined) return poison("frame_invalid", "the payload is no zstd frame with a content size");

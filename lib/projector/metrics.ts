@@ -5,25 +5,52 @@ import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
 
 export type ProjectorMetrics = ReturnType<typeof projectorMetrics>;
 
+export interface Lag {
+  readonly messages: number;
+  /** When the stream stored the oldest of them, milliseconds since the epoch; undefined when none waits. */
+  readonly oldestMs: number | undefined;
+}
+
 export function projectorMetrics(telemetry: Telemetry, now: () => number) {
   const labels = ["shard"] as const;
-  /** Of each owned shard: how to find out how many messages wait. */
-  const lags = new Map<string, () => Promise<number>>();
-  const lastLag = new Map<string, number>();
-  const marks = new Map<string, { seq: number; storedMs: number }>();
+  /** Of each owned shard: how to find out what waits. */
+  const lags = new Map<string, () => Promise<Lag>>();
+  const known = new Map<string, Lag>();
+  let asking: Promise<unknown> | undefined;
+
+  /** Asks for every shard at once, for both gauges of one scrape; one that cannot be asked keeps what was known of it. */
+  function refresh(): Promise<unknown> {
+    asking ??= Promise.all(
+      [...lags].map(async ([shard, lag]) => {
+        const found = await lag().catch(() => undefined);
+        if (found !== undefined && lags.has(shard)) known.set(shard, found);
+      }),
+    ).finally(() => {
+      asking = undefined;
+    });
+    return asking;
+  }
+
   const blocked = telemetry.gauge("relog_projector_waiting", "1 while a plan waits for ClickHouse", labels);
-  telemetry.gauge("relog_projector_lag_messages", "messages of the stream that are not projected yet", labels, async (gauge) => {
-    for (const [shard, lag] of lags) {
-      lastLag.set(shard, Math.max(0, await lag()));
-      gauge.set({ shard }, lastLag.get(shard)!);
-    }
-  });
-  telemetry.gauge("relog_projector_lag_seconds", "age of the newest projected message while others wait, else 0", labels, (gauge) => {
-    for (const [shard, mark] of marks) gauge.set({ shard }, (lastLag.get(shard) ?? 0) > 0 ? (now() - mark.storedMs) / 1000 : 0);
-  });
-  telemetry.gauge("relog_projector_watermark", "every sequence up to this one is projected or dead-lettered", labels, (gauge) => {
-    for (const [shard, mark] of marks) gauge.set({ shard }, mark.seq);
-  });
+  const watermark = telemetry.gauge("relog_projector_watermark", "every sequence up to this one is projected or dead-lettered", labels);
+  const waiting = telemetry.gauge(
+    "relog_projector_lag_messages",
+    "messages of the stream that are not projected yet",
+    labels,
+    async (gauge) => {
+      await refresh();
+      for (const [shard, { messages }] of known) gauge.set({ shard }, messages);
+    },
+  );
+  const age = telemetry.gauge(
+    "relog_projector_lag_seconds",
+    "age of the oldest message that is not projected yet, else 0",
+    labels,
+    async (gauge) => {
+      await refresh();
+      for (const [shard, { oldestMs }] of known) gauge.set({ shard }, oldestMs === undefined ? 0 : Math.max(0, now() - oldestMs) / 1000);
+    },
+  );
   return {
     records: telemetry.counter("relog_projector_records_total", "records stored", labels),
     settles: telemetry.counter("relog_projector_settles_total", "inserts whose outcome was in doubt and read back", labels),
@@ -47,13 +74,16 @@ export function projectorMetrics(telemetry: Telemetry, now: () => number) {
       labels,
     ),
     waiting: (shard: string, yes: boolean) => blocked.set({ shard }, yes ? 1 : 0),
-    /** Owns a shard's lag until `undefined` is given. */
-    lag(shard: string, read: (() => Promise<number>) | undefined) {
-      if (read === undefined) lags.delete(shard);
-      else lags.set(shard, read);
+    /** Tells how to find out a shard's lag while it is owned here; `undefined` when it is not any more. */
+    lag(shard: string, read: (() => Promise<Lag>) | undefined) {
+      if (read !== undefined) {
+        lags.set(shard, read);
+        return;
+      }
+      lags.delete(shard);
+      known.delete(shard);
+      for (const gauge of [waiting, age, watermark, blocked]) gauge.remove({ shard });
     },
-    watermark(shard: string, seq: number, storedMs: number) {
-      marks.set(shard, { seq, storedMs });
-    },
+    watermark: (shard: string, seq: number) => watermark.set({ shard }, seq),
   };
 }

@@ -48,123 +48,168 @@ const RETRY_FIRST_MS = 250;
 const RETRY_MAX_MS = 5_000;
 /** How often an idle owner looks whether it should leave. */
 const IDLE_MS = 2_000;
+/** How often a busy owner looks whether the stream is still the same one. */
+const CHECK_MS = 2_000;
 
 /** The stream is not the one the checkpoint speaks of. Only a person can say what is right. */
 export class StreamReplaced extends Error {
   override readonly name = "StreamReplaced";
 }
 
-/**
- * Runs until `leave` aborts; a plan that is under way then is finished unless `abandon` aborts too.
- * Never throws: every fault is logged, shown in health and tried again.
- */
-export async function projectShard(
-  ports: ShardPorts,
-  settings: Values<typeof projectorSettings>,
-  owner: string,
-  clock: Clock,
-  log: Logger,
-  health: Health,
-  metrics: ProjectorMetrics,
-  leave: AbortSignal,
-  abandon: AbortSignal,
-): Promise<void> {
-  const subject = `shard ${ports.name}`;
-  for (let attempt = 0; !leave.aborted; attempt++) {
-    try {
-      const claim = await acquire(ports.register, clock, owner, settings.leaseMs, fresh, leave);
-      if (claim === undefined) return;
-      await using _ = claim;
-      log.info({ shard: ports.name, next: claim.value.next, plan: claim.value.plan }, "projecting");
-      health.warn(subject, undefined);
-      const began = claim.value.next;
-      await own(claim).finally(() => {
-        // Only progress ends a row of failures: one that stumbles over the same message each time must slow down.
-        if (claim.value.next > began) attempt = 0;
-      });
-    } catch (error) {
-      if (error instanceof LeaseLost) {
-        log.warn({ shard: ports.name }, "the shard has another owner now");
-        continue;
+export interface ShardContext {
+  readonly ports: ShardPorts;
+  readonly settings: Values<typeof projectorSettings>;
+  /** Who takes the checkpoint: unique to this process. */
+  readonly owner: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly health: Health;
+  readonly metrics: ProjectorMetrics;
+  /** Ends the work between two plans. */
+  readonly leave: AbortSignal;
+  /** Ends it within one; the plan stays for the next owner. */
+  readonly abandon: AbortSignal;
+}
+
+/** The worker of one shard. */
+export class ShardWorker {
+  readonly #ports: ShardPorts;
+  readonly #settings: Values<typeof projectorSettings>;
+  readonly #owner: string;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #health: Health;
+  readonly #metrics: ProjectorMetrics;
+  readonly #leave: AbortSignal;
+  readonly #abandon: AbortSignal;
+  /** Names the shard in health. */
+  readonly #subject: string;
+
+  constructor(context: ShardContext) {
+    this.#ports = context.ports;
+    this.#settings = context.settings;
+    this.#owner = context.owner;
+    this.#clock = context.clock;
+    this.#log = context.log;
+    this.#health = context.health;
+    this.#metrics = context.metrics;
+    this.#leave = context.leave;
+    this.#abandon = context.abandon;
+    this.#subject = `shard ${context.ports.name}`;
+  }
+
+  /**
+   * Runs until `leave` aborts; a plan that is under way then is finished unless `abandon` aborts too.
+   * Never throws: every fault is logged, shown in health and tried again.
+   */
+  async run(): Promise<void> {
+    let lastFault = "";
+    for (let attempt = 0; !this.#leave.aborted; attempt++) {
+      try {
+        const claim = await acquire(
+          this.#ports.register,
+          this.#clock,
+          this.#owner,
+          this.#settings.leaseMs,
+          () => this.#fresh(),
+          this.#leave,
+        );
+        if (claim === undefined) return;
+        await using _ = claim;
+        this.#log.info({ shard: this.#ports.name, next: claim.value.next, plan: claim.value.plan }, "projecting");
+        this.#health.warn(this.#subject, undefined);
+        const began = claim.value.next;
+        await this.#own(claim).finally(() => {
+          // Only progress ends a row of failures: one that stumbles over the same message each time must slow down.
+          if (claim.value.next > began) attempt = 0;
+        });
+      } catch (error) {
+        if (error instanceof LeaseLost) {
+          this.#health.warn(this.#subject, undefined);
+          this.#log.warn({ shard: this.#ports.name }, "the shard has another owner now");
+          continue;
+        }
+        if (this.#abandon.aborted) return;
+        this.#metrics.faults.inc({ shard: this.#ports.name });
+        this.#health.warn(this.#subject, messageOf(error));
+        const what = error instanceof StreamReplaced ? "the projection halts" : "the projection stumbled; it tries again";
+        // The same fault again and again is one line; health and the metric show that it lasts.
+        if (messageOf(error) !== lastFault) this.#log.error({ shard: this.#ports.name, err: error }, what);
+        lastFault = messageOf(error);
+        await sleep(error instanceof StreamReplaced ? RETRY_MAX_MS : backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS), this.#leave);
       }
-      if (abandon.aborted) return;
-      metrics.faults.inc({ shard: ports.name });
-      health.warn(subject, messageOf(error));
-      log.error(
-        { shard: ports.name, err: error },
-        error instanceof StreamReplaced ? "the projection halts" : "the projection stumbled; it tries again",
-      );
-      await sleep(error instanceof StreamReplaced ? RETRY_MAX_MS : backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS), leave);
     }
   }
 
-  async function fresh() {
-    const { firstSeq, created } = await ports.facts();
+  async #fresh() {
+    const { firstSeq, created } = await this.#ports.facts();
     return { next: Math.max(1, firstSeq), plan: null, owner: "", stream: created, writes: 0 };
   }
 
-  async function own(claim: Claim): Promise<void> {
-    await checkStream(claim);
+  async #own(claim: Claim): Promise<void> {
+    await this.#checkStream(claim);
     const settler = new Settler(
-      ports.site(() => claim.deadline),
-      ports.park,
-      eventsOf(),
-      ports.failpoint,
+      this.#ports.site(() => claim.deadline),
+      this.#ports.park,
+      this.#eventsOf(),
+      this.#ports.failpoint,
     );
     // Settling may take as long as the engine is down; one that lost its turn meanwhile leaves it.
-    const stop = AbortSignal.any([abandon, claim.lost]);
-    const gatherer = new Gatherer(ports.read, settings, clock);
-    if (claim.value.plan !== null) await resume(claim, settler, claim.value.plan, stop);
+    const stop = AbortSignal.any([this.#abandon, claim.lost]);
+    const gatherer = new Gatherer(this.#ports.read, this.#settings, this.#clock);
     let ahead: Promise<Gathered | undefined> | undefined;
-    metrics.lag(ports.name, async () => (await ports.facts()).lastSeq - claim.value.next + 1);
+    let checkedMs = this.#clock.monotonicMs();
+    this.#metrics.lag(this.#ports.name, () => this.#lagOf(claim));
     try {
-      while (!leave.aborted) {
-        const gathered = await (ahead ?? gatherer.next(claim.value.next, IDLE_MS, leave));
+      if (claim.value.plan !== null) await this.#resume(claim, settler, claim.value.plan, stop);
+      while (!this.#leave.aborted) {
+        const gathered = await (ahead ?? gatherer.next(claim.value.next, IDLE_MS, this.#leave));
         ahead = undefined;
-        if (gathered === undefined) {
-          await checkStream(claim);
-          continue;
+        if (gathered === undefined || this.#clock.monotonicMs() - checkedMs > CHECK_MS) {
+          await this.#checkStream(claim);
+          checkedMs = this.#clock.monotonicMs();
         }
+        if (gathered === undefined) continue;
         if (gathered.missing !== undefined) {
-          await passHole(claim, gathered.missing);
+          await this.#passHole(claim, gathered.missing);
           continue;
         }
         const { verdicts } = gathered;
-        const plan = { from: claim.value.next, to: claim.value.next + verdicts.length - 1, token: `${newBatchId(clock.now())}` };
+        const plan = { from: claim.value.next, to: claim.value.next + verdicts.length - 1, token: `${newBatchId(this.#clock.now())}` };
         await claim.change({ plan });
-        ports.failpoint("planned");
+        this.#ports.failpoint("planned");
         // The next plan's messages are read while ClickHouse works on this one.
-        ahead = gatherer.next(plan.to + 1, IDLE_MS, leave);
+        ahead = gatherer.next(plan.to + 1, IDLE_MS, this.#leave);
         ahead.catch(() => undefined);
-        const end = metrics.insertSeconds.startTimer({ shard: ports.name });
+        const end = this.#metrics.insertSeconds.startTimer({ shard: this.#ports.name });
         await settler.fresh(plan, verdicts, stop);
         end();
         await claim.change({ next: plan.to + 1, plan: null });
-        ports.failpoint("advanced");
-        observe(verdicts);
+        this.#ports.failpoint("advanced");
+        this.#observe(verdicts);
       }
     } finally {
-      metrics.lag(ports.name, undefined);
+      this.#metrics.lag(this.#ports.name, undefined);
       await ahead?.catch(() => undefined);
     }
   }
 
   /** Carries out a plan that an earlier owner left: its range is read again, exactly. */
-  async function resume(claim: Claim, settler: Settler, plan: Plan, stop: AbortSignal): Promise<void> {
-    log.info({ shard: ports.name, plan }, "settling a plan that was left");
+  async #resume(claim: Claim, settler: Settler, plan: Plan, stop: AbortSignal): Promise<void> {
+    this.#log.info({ shard: this.#ports.name, plan }, "settling a plan that was left");
     const verdicts: Verdict[] = [];
     for (let at = plan.from; at <= plan.to; ) {
-      const { messages, missing } = await ports.read(at, { messagesMax: plan.to - at + 1, bytesMax: settings.planBytesMax });
+      const { messages, missing } = await this.#ports.read(at, { messagesMax: plan.to - at + 1, bytesMax: this.#settings.planBytesMax });
       if (missing !== undefined) {
-        reportHole(missing.from, Math.min(missing.to, plan.to));
+        this.#reportHole(missing.from, Math.min(missing.to, plan.to));
         at = missing.to + 1;
         continue;
       }
       if (messages.length === 0) {
         // A stream from which everything has expired answers like one whose replica lags; its leader tells them apart.
-        const { firstSeq } = await ports.facts();
+        const { firstSeq } = await this.#ports.facts();
         if (firstSeq <= at) throw new Error(`sequence ${at} of a plan cannot be read yet`);
-        reportHole(at, Math.min(firstSeq - 1, plan.to));
+        this.#reportHole(at, Math.min(firstSeq - 1, plan.to));
         at = firstSeq;
         continue;
       }
@@ -173,15 +218,22 @@ export async function projectShard(
     }
     await settler.found(plan, verdicts, stop);
     await claim.change({ next: plan.to + 1, plan: null });
-    observe(verdicts);
+    this.#observe(verdicts);
   }
 
-  async function checkStream(claim: Claim): Promise<void> {
-    const facts = await ports.facts();
+  async #lagOf(claim: Claim) {
+    const { next } = claim.value;
+    const messages = Math.max(0, (await this.#ports.facts()).lastSeq - next + 1);
+    const oldest = messages > 0 ? (await this.#ports.read(next, { messagesMax: 1, bytesMax: 1 })).messages[0] : undefined;
+    return { messages, oldestMs: oldest?.storedMs };
+  }
+
+  async #checkStream(claim: Claim): Promise<void> {
+    const facts = await this.#ports.facts();
     const { stream, next } = claim.value;
     if (facts.created !== stream) {
       throw new StreamReplaced(
-        `the stream was created at ${facts.created}, but the checkpoint is of one created at ${stream}: rebuild the projection`,
+        `the stream was created at ${facts.created}, but the checkpoint is of one created at ${stream}: set RELOG_GENERATION to the next number, on the projectors first, to project the new stream from its start`,
       );
     }
     if (next > facts.lastSeq + 1) {
@@ -189,39 +241,42 @@ export async function projectShard(
     }
   }
 
-  async function passHole(claim: Claim, missing: { from: number; to: number }): Promise<void> {
-    reportHole(missing.from, missing.to);
+  async #passHole(claim: Claim, missing: { from: number; to: number }): Promise<void> {
+    this.#reportHole(missing.from, missing.to);
     await claim.change({ next: missing.to + 1 });
   }
 
-  function reportHole(from: number, to: number): void {
-    metrics.holes.inc({ shard: ports.name }, to - from + 1);
-    log.error({ shard: ports.name, from, to }, "the stream does not hold these sequences any more; they were not projected here");
+  #reportHole(from: number, to: number): void {
+    this.#metrics.holes.inc({ shard: this.#ports.name }, to - from + 1);
+    this.#log.error(
+      { shard: this.#ports.name, from, to },
+      "the stream does not hold these sequences any more; they were not projected here",
+    );
   }
 
-  function observe(verdicts: readonly Verdict[]): void {
+  #observe(verdicts: readonly Verdict[]): void {
     const last = verdicts.at(-1);
     const records = verdicts.reduce((sum, verdict) => sum + (verdict.kind === "batch" ? verdict.envelope.records : 0), 0);
-    metrics.planRecords.observe({ shard: ports.name }, records);
-    if (last !== undefined) metrics.watermark(ports.name, last.seq, last.message.storedMs);
+    this.#metrics.planRecords.observe({ shard: this.#ports.name }, records);
+    if (last !== undefined) this.#metrics.watermark(this.#ports.name, last.seq);
   }
 
-  function eventsOf() {
+  #eventsOf() {
     return {
       doubt: (plan: Plan, why: string) => {
-        metrics.settles.inc({ shard: ports.name });
-        log.warn({ shard: ports.name, plan, why }, "the outcome of an insert is in doubt; reading back");
+        this.#metrics.settles.inc({ shard: this.#ports.name });
+        this.#log.warn({ shard: this.#ports.name, plan, why }, "the outcome of an insert is in doubt; reading back");
       },
       refused: (plan: Plan, code: number | undefined, message: string) =>
-        log.warn(
-          { shard: ports.name, plan, code, why: message.slice(0, 300) },
+        this.#log.warn(
+          { shard: this.#ports.name, plan, code, why: message.slice(0, 300) },
           "the engine refuses an insert's data; looking for the cause",
         ),
       waiting: (why: string | undefined) => {
-        metrics.waiting(ports.name, why !== undefined);
-        health.warn(subject, why === undefined ? undefined : `the plan waits: ${why.slice(0, 300)}`);
+        this.#metrics.waiting(this.#ports.name, why !== undefined);
+        this.#health.warn(this.#subject, why === undefined ? undefined : `the plan waits: ${why.slice(0, 300)}`);
       },
-      stored: (records: number) => metrics.records.inc({ shard: ports.name }, records),
+      stored: (records: number) => this.#metrics.records.inc({ shard: this.#ports.name }, records),
     };
   }
 }

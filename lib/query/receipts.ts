@@ -4,7 +4,8 @@
 // batch; "projected" means that every message of the batch is behind the shard's watermark, and so in the table or parked.
 
 import { Hono } from "hono";
-import { RelogError } from "../base/errors.ts";
+import { messageOf, RelogError } from "../base/errors.ts";
+import { Bound } from "../base/loop.ts";
 import type { Authenticate } from "../base/principal.ts";
 import { authorize } from "../base/principal.ts";
 import { isBatchId } from "../event/ids.ts";
@@ -32,25 +33,44 @@ export interface ReceiptPorts {
   checkpoints(shard: number): Promise<readonly { site: string; generation: number; next: number }[]>;
 }
 
+/** Receipts looked for at once: each reads headers of a stretch of a stream. */
+const SEARCHES_MAX = 16;
+
 export function receiptsApi(authenticate: Authenticate, ports: ReceiptPorts): Hono {
   const app = new Hono();
+  const searches = new Bound(SEARCHES_MAX);
+
+  /** Runs a search of the streams; a fault of theirs is not a defect. */
+  async function search<T>(work: () => Promise<T>): Promise<T> {
+    if (!searches.tryTake(1))
+      throw new RelogError("too_many_requests", `${SEARCHES_MAX} receipts are being looked for`, { retryAfterS: 1 });
+    try {
+      return await work();
+    } catch (cause) {
+      if (cause instanceof RelogError) throw cause;
+      throw new RelogError("stream_unavailable", `the streams cannot be searched now: ${messageOf(cause)}`, { cause, retryAfterS: 2 });
+    } finally {
+      searches.give(1);
+    }
+  }
+
   app.get("/v1/receipts/:id", async (c) => {
     const principal = await authorize(authenticate, (name) => c.req.header(name), "query");
     const id = c.req.param("id").toUpperCase();
     if (!isBatchId(id)) throw new RelogError("bad_request", "a receipt's id is the 26 characters that an ingest call answered with");
-    const parts = await ports.findBatch(principal.tenant, id);
+    const parts = await search(() => ports.findBatch(principal.tenant, id));
     const first = parts[0];
     if (first === undefined)
       throw new RelogError("not_found", `there is no batch ${id}: it was never stored, or its stream has let it go (RELOG_STREAM_AGE_MAX)`);
-    const [checkpoints, dead] = await Promise.all([
-      ports.checkpoints(first.shard),
-      ports.findDeadLetters(first.shard, principal.tenant, id),
-    ]);
+    const [checkpoints, dead] = await search(() =>
+      Promise.all([ports.checkpoints(first.shard), ports.findDeadLetters(first.shard, principal.tenant, id)]),
+    );
     const last = Math.max(...parts.map((part) => part.seq));
+    const complete = parts.length === first.envelope.parts;
     return c.json({
       id,
       stored: true,
-      complete: parts.length === first.envelope.parts,
+      complete,
       accepted: first.envelope.accepted,
       rejected: first.envelope.rejected,
       source: first.envelope.source,
@@ -60,7 +80,12 @@ export function receiptsApi(authenticate: Authenticate, ports: ReceiptPorts): Ho
         records: part.envelope.records,
         stored_at: new Date(part.storedMs).toISOString(),
       })),
-      projected: checkpoints.map(({ site, generation, next }) => ({ site, generation, projected: next > last, watermark: next - 1 })),
+      projected: checkpoints.map(({ site, generation, next }) => ({
+        site,
+        generation,
+        projected: complete && next > last,
+        watermark: next - 1,
+      })),
       dead_letters: dead.map(({ originSeq, reason, detail, lines, site }) => ({ site, seq: originSeq, lines, reason, detail })),
     });
   });

@@ -62,6 +62,9 @@ export const INSERT_SETTINGS: Readonly<Record<string, SettingValue>> = {
   deduplicate_blocks_in_dependent_materialized_views: 1,
   insert_deduplicate: 1,
   http_receive_timeout: 30,
+  // On a cluster: the rows are on a quorum of replicas before the answer, not in a queue. Nothing on one server.
+  distributed_foreground_insert: 1,
+  insert_quorum: "auto",
 };
 
 export type InsertLogs = (request: InsertRequest) => Promise<InsertOutcome>;
@@ -117,34 +120,42 @@ export type Presence = (request: PresenceRequest) => Promise<Map<string, number[
 /** Answers which lines of which batches are stored; a line that is there twice is listed twice. */
 export function presence(clickhouse: ClickHouse, table = "logs"): Presence {
   return async (request) => {
-    const bytes = await clickhouse.read(
-      {
-        statement:
-          `SELECT batch, groupArray(line) AS lines FROM \`${request.database}\`.${table} WHERE tenant IN {tenants:Array(String)} AND batch IN {batches:Array(String)} ` +
-          "AND timestamp BETWEEN fromUnixTimestamp64Nano({min:Int64}) AND fromUnixTimestamp64Nano({max:Int64}) GROUP BY batch FORMAT JSONEachRow",
-        params: {
-          tenants: request.tenants,
-          batches: request.batches,
-          min: String(request.minTimestamp),
-          max: String(request.maxTimestamp),
-        },
-        settings: { max_threads: 2 },
-      },
-      PRESENCE_BYTES_MAX,
-    );
-    const lines = bytes
-      .toString("utf8")
-      .split("\n")
-      .filter((line) => line !== "");
-    return new Map(lines.map((line) => JSON.parse(line) as { batch: string; lines: number[] }).map((row) => [row.batch, row.lines]));
+    const found = new Map<string, number[]>();
+    for (let at = 0; at < request.batches.length; at += BATCHES_PER_ASK) {
+      const rows = await ask(request, request.batches.slice(at, at + BATCHES_PER_ASK));
+      for (const { batch, lines } of rows) found.set(batch, lines);
+    }
+    return found;
   };
+
+  async function ask({ database, tenants, minTimestamp, maxTimestamp }: PresenceRequest, batches: readonly string[]) {
+    // Few tenants narrow the search; for many of them the list would be as long as what it saves.
+    const ofTenants = tenants.length <= TENANTS_ASKED_MAX ? "tenant IN {tenants:Array(String)} AND " : "";
+    const statement =
+      `SELECT batch, groupArray(line) AS lines FROM \`${database}\`.${table} WHERE ${ofTenants}batch IN {batches:Array(String)} ` +
+      "AND timestamp BETWEEN fromUnixTimestamp64Nano({min:Int64}) AND fromUnixTimestamp64Nano({max:Int64}) GROUP BY batch FORMAT JSONEachRow";
+    const asked = ofTenants === "" ? {} : { tenants };
+    const params = { ...asked, batches, min: String(minTimestamp), max: String(maxTimestamp) };
+    const bytes = await clickhouse.read({ statement, params, settings: { max_threads: 2, ...CONSISTENT_READ } }, PRESENCE_BYTES_MAX);
+    const rows = bytes.toString("utf8").split("\n");
+    return rows.filter((row) => row !== "").map((row) => JSON.parse(row) as { batch: string; lines: number[] });
+  }
 }
 
+/** A parameter is a field of the URL, which the engine bounds (http_max_field_value_size, 128 KiB). */
+const BATCHES_PER_ASK = 2_000;
+const TENANTS_ASKED_MAX = 100;
+/** On a cluster a replica that lags must not say "missing". Nothing on one server. */
+const CONSISTENT_READ = { select_sequential_consistency: 1 };
 const PRESENCE_BYTES_MAX = 256 * 2 ** 20;
 
 /** Ends every running attempt of a token and waits until it is gone. @throws RelogError when the engine cannot be asked */
-export async function killInserts(clickhouse: ClickHouse, token: string): Promise<void> {
-  await clickhouse.read({ statement: "KILL QUERY WHERE startsWith(query_id, {prefix:String}) SYNC", params: { prefix: `${token}/` } });
+export async function killInserts(clickhouse: ClickHouse, token: string, cluster = ""): Promise<void> {
+  const where = cluster === "" ? "" : `ON CLUSTER '${cluster}' `;
+  await clickhouse.read({
+    statement: `KILL QUERY ${where}WHERE startsWith(query_id, {prefix:String}) SYNC`,
+    params: { prefix: `${token}/` },
+  });
 }
 
 /** The engine's clock, milliseconds since the epoch. */

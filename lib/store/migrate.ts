@@ -33,6 +33,9 @@ export function readMigrations(folder: string): Migration[] {
     });
 }
 
+/** Generations that ops/clickhouse/users.d grants to readers. */
+export const GENERATIONS_MAX = 32;
+
 /** The database of a generation. */
 export function generationDatabase(generation: number): string {
   return `relog_g${generation}`;

@@ -8,7 +8,7 @@ import type { NatsConnection } from "nats";
 import { ErrorCode, headers, NatsError } from "nats";
 import type { Values } from "../base/config.ts";
 import { duration } from "../base/config.ts";
-import { RelogError } from "../base/errors.ts";
+import { messageOf, RelogError } from "../base/errors.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
 import { SUBJECTS } from "../event/envelope.ts";
 
@@ -55,8 +55,24 @@ interface PubAck {
   error?: { code: number; err_code?: number; description?: string };
 }
 
-export function appender(nc: NatsConnection, settings: Values<typeof appendSettings>): Append {
+/** @param report told after each message what keeps the shard's stream from taking more; undefined when nothing does */
+export function appender(
+  nc: NatsConnection,
+  settings: Values<typeof appendSettings>,
+  report: (shard: number, why: string | undefined) => void = () => undefined,
+): Append {
   return async (message) => {
+    try {
+      const appended = await append(message);
+      report(message.shard, undefined);
+      return appended;
+    } catch (error) {
+      report(message.shard, messageOf(error));
+      throw error;
+    }
+  };
+
+  async function append(message: Message): Promise<Appended> {
     const header = headers();
     for (const [name, value] of message.headers) header.append(name, value);
     const subject = SUBJECTS.logs(message.shard, message.tenant);
@@ -76,7 +92,7 @@ export function appender(nc: NatsConnection, settings: Values<typeof appendSetti
       } else {
         if (ack.error === undefined) return { stream: ack.stream!, seq: ack.seq!, duplicate: ack.duplicate === true };
         why = ack.error.description ?? `JetStream error ${ack.error.code}`;
-        throwIfFinal(ack.error, why);
+        throwIfFinal(ack.error, why, unknown);
       }
       if (nc.isClosed() || performance.now() >= deadline) {
         const text = `${why} (tried for ${settings.appendTimeoutMs} ms, RELOG_APPEND_TIMEOUT)`;
@@ -84,11 +100,13 @@ export function appender(nc: NatsConnection, settings: Values<typeof appendSetti
       }
       await sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS));
     }
-  };
+  }
 }
 
 /** @throws RelogError when trying again soon will not help, Error when the message should never have been made */
-function throwIfFinal(error: NonNullable<PubAck["error"]>, text: string): void {
+function throwIfFinal(error: NonNullable<PubAck["error"]>, text: string, unknown: boolean): void {
+  // An earlier attempt may be stored all the same.
+  if (unknown && error.err_code !== MESSAGE_TOO_LARGE) return;
   switch (error.err_code) {
     case STORE_FAILED:
     case INSUFFICIENT_RESOURCES:

@@ -33,7 +33,6 @@ const SCANNED_MAX = 100_000;
 
 interface HeadersOnly {
   readonly seq: number;
-  readonly subject: string;
   readonly storedMs: number;
   header(name: string): string;
 }
@@ -45,6 +44,7 @@ interface HeadersOnly {
  */
 export async function findBatch(nc: NatsConnection, shards: number, tenant: string, batch: string): Promise<FoundPart[]> {
   const madeMs = timeOfBatchId(batch);
+  if (madeMs > Date.now() + AFTER_MS) return [];
   const home = shardOf(batch, shards);
   const order = [home, ...Array.from({ length: shards }, (_, shard) => shard).filter((shard) => shard !== home)];
   for (const shard of order) {
@@ -56,7 +56,8 @@ export async function findBatch(nc: NatsConnection, shards: number, tenant: stri
         found.push({ stream: STREAMS.logs(shard), shard, seq: message.seq, storedMs: message.storedMs, envelope });
         if (found.length === envelope.parts) break;
       }
-      if (message.storedMs > madeMs + AFTER_MS) break;
+      // A repeated call may finish the later messages of an earlier one: once some are found, the search goes on.
+      if (found.length === 0 && message.storedMs > madeMs + AFTER_MS) break;
     }
     if (found.length > 0) return found.sort((a, b) => a.envelope.part - b.envelope.part);
   }
@@ -104,7 +105,6 @@ async function* scanHeaders(nc: NatsConnection, stream: string, subject: string,
         const header = message.headers;
         batch.push({
           seq: message.seq,
-          subject: message.subject,
           storedMs: message.info.timestampNanos / 1e6,
           header: (name) => header?.get(name) ?? "",
         });

@@ -11,6 +11,7 @@ import type { Telemetry } from "../../base/telemetry.ts";
 import type { Accept } from "../accept.ts";
 import type { Admission } from "../admit.ts";
 import { type bodySettings, readBody } from "../body.ts";
+import { ingestLatency } from "../latency.ts";
 import { decodeNdjson } from "../ndjson/decode.ts";
 import { fieldMaps } from "../ndjson/rename.ts";
 
@@ -41,6 +42,8 @@ export function nativeIngest(
   const fieldMapOf = fieldMaps();
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
 
+  const latency = ingestLatency(telemetry);
+
   async function store(request: NativeRequest): Promise<Record<string, unknown>> {
     const principal = tenantOf(request.subject.slice("ingest.".length));
     if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's`);
@@ -69,6 +72,7 @@ export function nativeIngest(
   }
 
   return async (request) => {
+    const end = latency.startTimer({ source: SOURCE });
     try {
       const answer = await store(request);
       requests.inc({ source: SOURCE, outcome: "ok" });
@@ -87,6 +91,8 @@ export function nativeIngest(
           description: `${error.code}: ${error.message}`,
         },
       };
+    } finally {
+      end();
     }
   };
 }
