@@ -1,5 +1,6 @@
 // Migrations and inserts on a real engine.
 
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startStack } from "../devstack/stack.ts";
 import { BatchBuilder, encodeBlock } from "../event/batch.ts";
@@ -9,6 +10,7 @@ import { openClickHouse } from "./client.ts";
 import { engineTimeMs, inserter, killInserts, presence } from "./insert.ts";
 import type { Migration } from "./migrate.ts";
 import { generationDatabase, migrate, readMigrations, renderMigration } from "./migrate.ts";
+import { READER_CHANGEABLE_SETTINGS } from "./select.ts";
 
 const MIGRATIONS = readMigrations("schemas/clickhouse");
 const BATCH = "01JGFJJZ008XQVG3S7J5X9TN4W";
@@ -139,4 +141,23 @@ describe("inserts", () => {
     abort.abort();
     await killInserts(clickhouse, "nobody");
   });
+});
+
+describe("reading back", () => {
+  it("asks for more batches than fit one parameter", async () => {
+    const others = Array.from({ length: 9_000 }, (_, i) => `01JGFJJZ00${String(i).padStart(16, "0")}`);
+    const asked = { database, tenants: ["acme"], batches: [...others, BATCH], ...RANGE };
+    const found = await presence(clickhouse)(asked);
+    expect([...found.keys()]).toEqual([BATCH]);
+  });
+
+  it("asks for more tenants than fit one parameter", async () => {
+    const tenants = ["acme", ...Array.from({ length: 9_000 }, (_, i) => `tenant-with-a-rather-long-name-${i}`)];
+    expect([...(await presence(clickhouse)({ database, tenants, batches: [BATCH], ...RANGE })).keys()]).toEqual([BATCH]);
+  });
+});
+
+it.each(READER_CHANGEABLE_SETTINGS)("the reader's profile lets the query service set %s", (name) => {
+  const profile = readFileSync("ops/clickhouse/users.d/relog.xml", "utf8");
+  expect(profile).toMatch(new RegExp(`<${name}>(?:<min>\\d+</min>)?(?:<max>\\d+</max>)?<changeable_in_readonly/></${name}>`));
 });
