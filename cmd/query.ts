@@ -24,7 +24,7 @@ import { shardProgress } from "../lib/streams/checkpoints.ts";
 import type { NatsConnection } from "../lib/streams/connection.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
-import { topologySettings } from "../lib/streams/topology.ts";
+import { shardSettings } from "../lib/streams/topology.ts";
 
 const settings = {
   ...httpSettings,
@@ -33,7 +33,7 @@ const settings = {
   ...clickhouseReaderSettings,
   ...querySettings,
   ...natsSettings,
-  shards: topologySettings.shards,
+  ...shardSettings,
   generation: integer(
     "RELOG_GENERATION",
     "1",

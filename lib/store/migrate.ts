@@ -10,7 +10,11 @@ import { text } from "../base/config.ts";
 import type { ClickHouse } from "./client.ts";
 
 export const clusterSettings = {
-  cluster: text("CLICKHOUSE_CLUSTER", "", "name of a ClickHouse cluster; empty means one server"),
+  cluster: text(
+    "CLICKHOUSE_CLUSTER",
+    "",
+    "name of a ClickHouse cluster; empty means one server. Its statements are tested as text only: try it before you trust it",
+  ),
 };
 
 export interface Migration {

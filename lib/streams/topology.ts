@@ -12,7 +12,8 @@ import { backoffMs, sleep } from "../base/loop.ts";
 import type { Logger } from "../base/telemetry.ts";
 import { STREAMS, SUBJECTS } from "../event/envelope.ts";
 
-export const topologySettings = {
+/** For processes that only look into the streams. */
+export const shardSettings = {
   shards: integer(
     "RELOG_SHARDS",
     "2",
@@ -20,6 +21,10 @@ export const topologySettings = {
     "streams",
     "how many LOGS streams the batches are spread over; the same for every process",
   ),
+};
+
+export const topologySettings = {
+  ...shardSettings,
   replicas: integer("RELOG_REPLICAS", "1", [1, 5], "copies", "replicas of every stream: 1 on one machine, 3 over three zones"),
   streamBytesMax: bytes("RELOG_STREAM_BYTES_MAX", "4GiB", "one LOGS stream; when it is full, ingestion answers 503 and nothing is lost"),
   streamAgeMaxMs: duration("RELOG_STREAM_AGE_MAX", "7d", "how long a LOGS stream keeps a batch, and so how far replay reaches"),
