@@ -166,8 +166,11 @@ export class ShardWorker {
         const gathered = await (ahead ?? gatherer.next(claim.value.next, IDLE_MS, this.#leave));
         ahead = undefined;
         if (gathered === undefined || this.#clock.monotonicMs() - checkedMs > CHECK_MS) {
-          await this.#checkStream(claim);
+          const { firstSeq } = await this.#checkStream(claim);
           checkedMs = this.#clock.monotonicMs();
+          // A stream from which everything has expired shows no message behind the hole.
+          if (gathered === undefined && firstSeq > claim.value.next)
+            await this.#passHole(claim, { from: claim.value.next, to: firstSeq - 1 });
         }
         if (gathered === undefined) continue;
         if (gathered.missing !== undefined) {
@@ -228,7 +231,7 @@ export class ShardWorker {
     return { messages, oldestMs: oldest?.storedMs };
   }
 
-  async #checkStream(claim: Claim): Promise<void> {
+  async #checkStream(claim: Claim): Promise<StreamFacts> {
     const facts = await this.#ports.facts();
     const { stream, next } = claim.value;
     if (facts.created !== stream) {
@@ -239,6 +242,7 @@ export class ShardWorker {
     if (next > facts.lastSeq + 1) {
       throw new StreamReplaced(`the stream ends at ${facts.lastSeq}, but ${next - 1} was projected: the stream lost messages`);
     }
+    return facts;
   }
 
   async #passHole(claim: Claim, missing: { from: number; to: number }): Promise<void> {
