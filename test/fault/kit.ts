@@ -17,13 +17,13 @@ import { DEAD_HEADERS } from "../../lib/streams/dead.ts";
 import { streamState } from "../../lib/streams/read.ts";
 import type { Call, Receipt, StoredRow } from "./ledger.ts";
 import { contradictions, Ledger } from "./ledger.ts";
-import { Random, seed } from "./random.ts";
+import { Random, scaled, seed } from "./random.ts";
 
 export { LONG, scaled, seed } from "./random.ts";
 
 const SHARDS = 2;
 const DAY_MS = 86_400_000;
-const CAUGHT_UP_MS = 90_000;
+const CAUGHT_UP_MS = scaled(90_000, 600_000);
 const GIVE_UP_MS = 60_000;
 
 export interface ProduceOptions {
