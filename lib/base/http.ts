@@ -14,7 +14,7 @@ export const httpSettings = {
 };
 
 /** Answers anything thrown with the contract's error body; what is not in the catalogue is logged whole and answered as `internal`. */
-export function answerError(log: Logger, thrown: unknown, c: Context): Response {
+function answerError(log: Logger, thrown: unknown, c: Context): Response {
   const error = toRelogError(thrown);
   const body = errorBody(error);
   if (error.code === "internal") {

@@ -31,7 +31,7 @@ export interface ClickhouseOptions {
 const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 /** A quarter of the machine, at least 1 GiB, at most 8: it shares the machine with the rest of the stack. */
-export function memoryBytes(machineBytes = totalmem()): number {
+function memoryBytes(machineBytes = totalmem()): number {
   return Math.floor(Math.min(8 * GIB, Math.max(GIB, machineBytes / 4)));
 }
 

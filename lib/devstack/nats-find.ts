@@ -19,7 +19,7 @@ const VERSION = "2.15.1";
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const FETCH_TIMEOUT_MS = 120_000;
 
-export function cacheFolder(env: Environment): string {
+function cacheFolder(env: Environment): string {
   return env.RELOG_CACHE_DIR || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "relog");
 }
 

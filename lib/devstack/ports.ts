@@ -9,7 +9,7 @@ const LAST = 32_000;
 const TRIES = 200;
 const given = new Set<number>();
 
-export async function portFree(port: number, host = "127.0.0.1"): Promise<boolean> {
+async function portFree(port: number, host = "127.0.0.1"): Promise<boolean> {
   return await new Promise((resolve) => {
     const server = createServer();
     server.once("error", () => resolve(false));
@@ -29,7 +29,7 @@ export async function freePort(): Promise<number> {
 }
 
 /** "pid 12 (node server.js)" of the process that listens on `port`, where Linux tells; else undefined. */
-export async function portHolder(port: number): Promise<string | undefined> {
+async function portHolder(port: number): Promise<string | undefined> {
   const inodes = new Set<string>();
   const wanted = port.toString(16).toUpperCase().padStart(4, "0");
   for (const table of ["/proc/net/tcp", "/proc/net/tcp6"]) {

@@ -125,7 +125,7 @@ export interface Rejection {
   readonly message: string;
 }
 
-export const REJECTION_CODES = [
+const REJECTION_CODES = [
   "invalid_json",
   "invalid_utf8",
   "not_an_object",

@@ -6,7 +6,7 @@ import { readEnvelope } from "../event/envelope.ts";
 import { frameContentSize } from "../event/frame.ts";
 import { isBatchId } from "../event/ids.ts";
 
-export const DEAD_REASONS = [
+const DEAD_REASONS = [
   "envelope_invalid",
   "schema_unknown",
   "tenant_mismatch",

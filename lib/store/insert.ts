@@ -48,7 +48,7 @@ export interface InsertRequest {
 const COLUMNS = COLUMNS_V1.map(([name]) => name).join(", ");
 
 /** Settings that make a plan's blocks come out the same each time, on which de-duplication by token depends. */
-export const INSERT_SETTINGS: Readonly<Record<string, SettingValue>> = {
+const INSERT_SETTINGS: Readonly<Record<string, SettingValue>> = {
   async_insert: 0,
   wait_end_of_query: 1,
   max_insert_block_size: 4_000_000,

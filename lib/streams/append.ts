@@ -11,6 +11,7 @@ import { duration } from "../base/config.ts";
 import { messageOf, RelogError } from "../base/errors.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
 import { SUBJECTS } from "../event/envelope.ts";
+import { JETSTREAM } from "./codes.ts";
 
 export const appendSettings = {
   appendTimeoutMs: duration(
@@ -20,13 +21,6 @@ export const appendSettings = {
   ),
   ackTimeoutMs: duration("RELOG_ACK_TIMEOUT", "5s", "wait for one acknowledgement before the message is sent again under the same id"),
 };
-
-/** JetStream's error codes that we act on. Source: nats-server, server/errors.json. */
-const STORE_FAILED = 10_077;
-const STREAM_INGEST_FULL = 10_167;
-const MESSAGE_TOO_LARGE = 10_054;
-const INSUFFICIENT_RESOURCES = 10_023;
-const STORAGE_EXCEEDED = 10_047;
 
 const RETRY_FIRST_MS = 20;
 const RETRY_MAX_MS = 1_000;
@@ -106,15 +100,15 @@ export function appender(
 /** @throws RelogError when trying again soon will not help, Error when the message should never have been made */
 function throwIfFinal(error: NonNullable<PubAck["error"]>, text: string, unknown: boolean): void {
   // An earlier attempt may be stored all the same.
-  if (unknown && error.err_code !== MESSAGE_TOO_LARGE) return;
+  if (unknown && error.err_code !== JETSTREAM.messageTooLarge) return;
   switch (error.err_code) {
-    case STORE_FAILED:
-    case INSUFFICIENT_RESOURCES:
-    case STORAGE_EXCEEDED:
+    case JETSTREAM.storeFailed:
+    case JETSTREAM.insufficientResources:
+    case JETSTREAM.storageExceeded:
       throw new RelogError("stream_full", `the stream takes no more: ${text}`, { retryAfterS: 10 });
-    case STREAM_INGEST_FULL:
+    case JETSTREAM.ingestQueueFull:
       throw new RelogError("too_many_bytes", `the stream's ingest queue is full: ${text}`, { retryAfterS: 1 });
-    case MESSAGE_TOO_LARGE:
+    case JETSTREAM.messageTooLarge:
       throw new Error(`the stream refuses a message of our making: ${text}`);
     default:
       // No leader, a duplicate that is still in flight (10158), and the like: the same message may be taken soon.

@@ -7,9 +7,7 @@
 import type { NatsConnection } from "nats";
 import { NatsError } from "nats";
 import { STREAMS } from "../event/envelope.ts";
-
-const WRONG_LAST_SEQUENCE = 10_071;
-const NO_MESSAGE = 10_037;
+import { JETSTREAM } from "./codes.ts";
 
 export interface Entry<T> {
   readonly value: T;
@@ -38,7 +36,7 @@ export function register<T>(nc: NatsConnection, key: string, timeoutMs = 5_000):
       const message = await manager.streams.getMessage(`KV_${STREAMS.projections}`, { last_by_subj: subject });
       return { value: message.json<T>(), revision: message.seq };
     } catch (error) {
-      if (error instanceof NatsError && error.api_error?.err_code === NO_MESSAGE) return undefined;
+      if (error instanceof NatsError && error.api_error?.err_code === JETSTREAM.noMessage) return undefined;
       throw error;
     }
   }
@@ -50,7 +48,7 @@ export function register<T>(nc: NatsConnection, key: string, timeoutMs = 5_000):
       try {
         return (await jetstream.publish(subject, text, { expect: { lastSubjectSequence: revision } })).seq;
       } catch (error) {
-        const refused = error instanceof NatsError && error.api_error?.err_code === WRONG_LAST_SEQUENCE;
+        const refused = error instanceof NatsError && error.api_error?.err_code === JETSTREAM.wrongLastSequence;
         const now = await read();
         // An earlier attempt of ours may be what is there: its answer was lost.
         if (now !== undefined && now.revision > revision && JSON.stringify(now.value) === text) return now.revision;

@@ -4,6 +4,7 @@ import type { NatsConnection } from "nats";
 import { headers, NatsError } from "nats";
 import type { StoredMessage } from "../event/envelope.ts";
 import { HEADERS, STREAMS, SUBJECTS } from "../event/envelope.ts";
+import { JETSTREAM } from "./codes.ts";
 
 export const DEAD_HEADERS = {
   reason: "Relog-Dead-Reason",
@@ -19,8 +20,6 @@ export const DEAD_HEADERS = {
 
 const DETAIL_CHARS_MAX = 500;
 const ENVELOPE_VALUE_CHARS_MAX = 128;
-/** JetStream: the store refuses, mostly because the stream is full. Source: nats-server, server/errors.json. */
-const STORE_FAILED = 10_077;
 const ACK_TIMEOUT_MS = 5_000;
 /** Kept for the headers within the largest message that the server takes: ours, the envelope's, and their names. */
 const HEADER_BYTES_MAX = 4_096;
@@ -62,7 +61,7 @@ export function parker(nc: NatsConnection, site: string, generation: number, sha
     if (!fits) header.set(DEAD_HEADERS.omitted, String(payload.length));
     const parked = jetstream.publish(SUBJECTS.dead(shard, token), fits ? payload : new Uint8Array(), { headers: header, msgID });
     await parked.catch((cause: unknown) => {
-      if (!(cause instanceof NatsError) || cause.api_error?.err_code !== STORE_FAILED) throw cause;
+      if (!(cause instanceof NatsError) || cause.api_error?.err_code !== JETSTREAM.storeFailed) throw cause;
       throw new Error("DEAD_LETTERS takes no more (RELOG_DEAD_LETTER_BYTES_MAX): drop what is settled or raise the limit of the stream", {
         cause,
       });

@@ -11,6 +11,7 @@ import type { Health } from "../base/health.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
 import type { Logger } from "../base/telemetry.ts";
 import { STREAMS, SUBJECTS } from "../event/envelope.ts";
+import { JETSTREAM } from "./codes.ts";
 
 /** For processes that only look into the streams. */
 export const shardSettings = {
@@ -31,9 +32,6 @@ export const topologySettings = {
   deadLetterBytesMax: bytes("RELOG_DEAD_LETTER_BYTES_MAX", "1GiB", "the DEAD_LETTERS stream"),
   dedupeWindowMs: duration("RELOG_DEDUPE_WINDOW", "10m", "how long an idempotency key is remembered"),
 };
-
-const STREAM_NOT_FOUND = 10_059;
-const NAME_IN_USE = 10_058;
 
 /** What we say of a stream; everything else is the server's default. */
 export type StreamSpec = Pick<
@@ -124,7 +122,7 @@ export async function reconcile(nc: NatsConnection, specs: readonly StreamSpec[]
       return true;
     } catch (error) {
       // Another process was faster, with another configuration.
-      if (!(error instanceof NatsError) || error.api_error?.err_code !== NAME_IN_USE) throw error;
+      if (!(error instanceof NatsError) || error.api_error?.err_code !== JETSTREAM.nameInUse) throw error;
       const theirs = await info(spec.name);
       if (theirs !== undefined) result.drift.push(...driftOf(spec, theirs));
       return false;
@@ -135,7 +133,7 @@ export async function reconcile(nc: NatsConnection, specs: readonly StreamSpec[]
     try {
       return (await manager.streams.info(name)).config;
     } catch (error) {
-      if (error instanceof NatsError && error.api_error?.err_code === STREAM_NOT_FOUND) return undefined;
+      if (error instanceof NatsError && error.api_error?.err_code === JETSTREAM.streamNotFound) return undefined;
       throw error;
     }
   }

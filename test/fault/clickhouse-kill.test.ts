@@ -8,7 +8,7 @@ async function killAndStart(rig: Rig, times: number): Promise<void> {
   const { child } = rig.stack.clickhouse!;
   for (let kill = 0; kill < times; kill++) {
     // How long it lives is the fault's own randomness, not a wait for something.
-    await sleep(rig.random.int(0, 700));
+    await sleep(rig.random.between(0, 700));
     child.kill("SIGKILL");
     await child.exited;
     child.start();

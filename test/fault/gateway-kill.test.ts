@@ -16,7 +16,7 @@ for (const [name, env, records] of [
     for (let kill = 0; kill < scaled(5, 60); kill++) {
       const before = rig.ledger.of("acked").length;
       await waitFor("acknowledgements", () => (rig.ledger.of("acked").length > before + 8 ? true : undefined), 30_000, 5);
-      await sleep(rig.random.int(0, 20));
+      await sleep(rig.random.between(0, 20));
       gateway.kill("SIGKILL");
       await gateway.child.exited;
       await gateway.restart();

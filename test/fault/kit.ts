@@ -126,7 +126,7 @@ export class Rig implements AsyncDisposable {
     for (let i = 0; i < records; i++) {
       const marker = `m${seed}.${number}.${i}`;
       markers.push(marker);
-      const ago = days === 0 ? 0 : Math.floor((i / records) * days) * DAY_MS + this.random.int(0, 1000);
+      const ago = days === 0 ? 0 : Math.floor((i / records) * days) * DAY_MS + this.random.between(0, 1000);
       const timestamp = new Date(now - ago).toISOString();
       lines.push(
         JSON.stringify({
@@ -187,7 +187,7 @@ export class Rig implements AsyncDisposable {
         call.outcome = "unknown";
         return call;
       }
-      await sleep(this.random.int(20, 150));
+      await sleep(this.random.between(20, 150));
     }
   }
 

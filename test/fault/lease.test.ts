@@ -22,6 +22,11 @@ async function taken(rig: Rig, service: Service): Promise<void> {
   );
 }
 
+/** Waits until both shards have a plan. */
+async function planned(rig: Rig): Promise<void> {
+  await waitFor("a plan", async () => ((await rig.checkpoint(0))?.plan && (await rig.checkpoint(1))?.plan ? true : undefined), 20_000, 10);
+}
+
 faultTest("paused while working, over and over", async (rig) => {
   const gateway = await rig.gateway();
   let [active, other] = [await rig.projector(LEASE), await rig.projector(LEASE)];
@@ -47,7 +52,7 @@ faultTest("paused with a plan written and its insert not yet sent", async (rig) 
   // The first insert waits in the network: the plan is there, the engine knows nothing.
   proxy.faults = { latencyMs: 1_500 };
   await rig.produce(gateway.url, { batches: 10, days: 3 });
-  await waitFor("a plan", async () => ((await rig.checkpoint(0))?.plan && (await rig.checkpoint(1))?.plan ? true : undefined), 20_000, 10);
+  await planned(rig);
   first.pause();
   proxy.faults = {};
   const second = await rig.projector(LEASE);
@@ -69,7 +74,7 @@ faultTest("a paused one whose plan ended with a dead letter leaves it, and takes
   const { body, markers } = rig.batch(10, 0, 5);
   await rig.send(gateway.url, body.replace("hello", "POISON"), rig.ledger.open("poisoned", markers));
   await rig.produce(gateway.url, { batches: 10, days: 2 });
-  await waitFor("a plan", async () => ((await rig.checkpoint(0))?.plan && (await rig.checkpoint(1))?.plan ? true : undefined), 20_000, 10);
+  await planned(rig);
   first.pause();
   proxy.faults = {};
   const second = await rig.projector(LEASE);

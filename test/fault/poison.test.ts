@@ -98,8 +98,8 @@ faultTest(
     const gateway = await rig.gateway();
     for (let i = 0; i < messages; i++) {
       const block = rawBlock(3);
-      for (let flips = rig.random.int(1, 4); flips > 0; flips--)
-        block.bytes[rig.random.int(0, block.bytes.length - 1)] = rig.random.int(0, 255);
+      for (let flips = rig.random.between(1, 4); flips > 0; flips--)
+        block.bytes[rig.random.between(0, block.bytes.length - 1)] = rig.random.between(0, 255);
       const frame = await encodeBlock(block);
       await rawMessage(rig, { batch: block.batch }, () => frame);
     }

@@ -14,7 +14,7 @@ import type { KeyNode } from "./scan.ts";
 import { JsonError } from "./scan.ts";
 
 /** The mapped fields, with the names each is known by when the request renames nothing. */
-export const FIELD_NAMES = {
+const FIELD_NAMES = {
   time: ["timestamp", "@timestamp", "time", "ts", "_time", "datetime", "eventTime"],
   message: ["message", "msg", "body", "log", "_msg", "text"],
   level: ["level", "severity", "severity_text", "severityText", "log.level", "loglevel", "log_level", "lvl", "levelname"],

@@ -48,7 +48,7 @@ function treeOf(text: string): AstNode {
 }
 
 /** Checks a tree against the lists. @throws RelogError query_refused */
-export function checkTree(root: AstNode, ctes: ReadonlySet<string>): void {
+function checkTree(root: AstNode, ctes: ReadonlySet<string>): void {
   if (root.kind !== "SelectWithUnionQuery") refuse(root.kind, "only SELECT is allowed");
   walkAst(root, (node, parent) => {
     const held = Object.hasOwn(NODE_KINDS, node.kind) ? NODE_KINDS[node.kind as keyof typeof NODE_KINDS] : undefined;

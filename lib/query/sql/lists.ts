@@ -216,7 +216,7 @@ export const FUNCTIONS_BY_TOPIC = {
 } as const;
 
 /** What the parser itself writes as a function: lambdas, `EXISTS (...)`, and the value of a typed parameter. */
-export const SYNTAX_FUNCTIONS = ["lambda", "exists", "_CAST"] as const;
+const SYNTAX_FUNCTIONS = ["lambda", "exists", "_CAST"] as const;
 
 /** Endings that turn an aggregate function into another one; several may follow each other. */
 export const COMBINATORS = "SimpleState OrDefault Distinct Resample ForEach ArgMax ArgMin OrNull Tuple Merge State Array Null Map If".split(
