@@ -11,7 +11,6 @@ const FUNCTION_LINES_MAX = 70;
 const DATA_FILES: readonly string[] = ["lib/query/sql/lists.ts", "lib/query/sql/cases.ts"];
 /** Larger than they should be: file -> lines today. Take lines away, never add any. */
 const LONG_FILES: Readonly<Record<string, number>> = {
-  "lib/event/batch.ts": 314,
   "lib/projector/settle.ts": 356,
   "test/contract/ingest.test.ts": 332,
   "test/fault/kit.ts": 310,

@@ -1,7 +1,7 @@
 // `relog limits`: what is kept of a tenant's limits, quotas and retention.
 
 import type { Account } from "../../lib/accounts/account.ts";
-import { limits, quotas, retentionDays } from "../../lib/accounts/events.ts";
+import { limits, OVER_QUOTA, quotas, retentionDays } from "../../lib/accounts/events.ts";
 import { shownLimits } from "../../lib/accounts/show.ts";
 import { readArguments, subcommand } from "../../lib/cli/args.ts";
 import type { Command, Io } from "../../lib/cli/command.ts";
@@ -14,16 +14,18 @@ import { accountOf, checked, checkedTenant, openAccounts } from "./accounts.ts";
 const [LIMITS, QUOTAS, RETENTION] = [Object.keys(limits.shape), Object.keys(quotas.shape), "retention_days"];
 
 export const command: Command = {
-  summary: "Shows and sets tenants' limits, quotas and retention: kept, not enforced yet.",
+  summary: "Shows and sets tenants' limits, quotas and retention.",
   usage: `show TENANT [--json]
-       relog limits set TENANT NAME=NUMBER... | NAME=none...
+       relog limits set TENANT NAME=VALUE... | NAME=none...
 
-Kept as events of the account, for what will enforce them; nothing does yet.
+Events of the account, that every process acts on within a second.
 
   limits     ${LIMITS.join(", ")}
   quotas     ${QUOTAS.join(", ")}
   retention  ${RETENTION}: 0 is for ever, none what RELOG_RETENTION_DAYS says
 
+  over_quota ${OVER_QUOTA.join(", ")}: what becomes of records beyond a quota; reject when there is none
+  time_zone  such as Europe/Berlin: when days and months of quotas begin; UTC when there is none
   none       takes it away
   --json     one JSON object: limits, quotas, retention_days`,
   async run(args, io) {
@@ -34,7 +36,7 @@ Kept as events of the account, for what will enforce them; nothing does yet.
 
 interface Row {
   readonly name: string;
-  readonly value: number | null | undefined;
+  readonly value: number | string | null | undefined;
 }
 
 const COLUMNS: readonly Column<Row>[] = [
@@ -46,7 +48,11 @@ function write(io: Io, account: Account, json: boolean): number {
   const shown = shownLimits(account);
   if (json) io.out(jsonLine(shown));
   else {
-    const values: Record<string, number | null | undefined> = { ...shown.limits, ...shown.quotas, [RETENTION]: shown.retention_days };
+    const values: Record<string, number | string | null | undefined> = {
+      ...shown.limits,
+      ...shown.quotas,
+      [RETENTION]: shown.retention_days,
+    };
     writeRows(
       io,
       COLUMNS,
@@ -80,10 +86,13 @@ async function set(args: readonly string[], io: Io): Promise<number> {
   return write(io, await accounts.run(tenant, command), options.json);
 }
 
-function pairOf(pair: string): [string, number | null] {
-  const match = /^([a-z_]+)=(\d{1,16}|none)$/.exec(pair);
+const WORDS: readonly string[] = ["over_quota", "time_zone"];
+
+function pairOf(pair: string): [string, number | string | null] {
+  const match = /^([a-z_]+)=(\d{1,16}|[A-Za-z][\w+/-]{0,63})$/.exec(pair);
   const known = [...LIMITS, ...QUOTAS, RETENTION];
-  if (match === null || !known.includes(match[1]!))
-    throw new UsageError(`expected NAME=NUMBER or NAME=none with a NAME of ${known.join(", ")}; got ${JSON.stringify(pair)}`);
-  return [match[1]!, match[2] === "none" ? null : Number(match[2])];
+  const isNumber = /^\d/.test(match?.[2] ?? "");
+  if (match === null || !known.includes(match[1]!) || (match[2] !== "none" && isNumber === WORDS.includes(match[1]!)))
+    throw new UsageError(`expected NAME=VALUE or NAME=none with a NAME of ${known.join(", ")}; got ${JSON.stringify(pair)}`);
+  return [match[1]!, match[2] === "none" ? null : isNumber ? Number(match[2]) : match[2]!];
 }

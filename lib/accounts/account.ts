@@ -4,7 +4,7 @@
 // Bounded: all keys that are not revoked (the decider bounds them), and the last REVOKED_KEPT of the others.
 
 import type { Scope } from "../base/principal.ts";
-import type { AccountEvent, Limits, Quotas } from "./events.ts";
+import type { AccountEvent, KeyLimits, Limits, Quotas } from "./events.ts";
 
 /** Of revoked keys the last are kept, to be listed. */
 export const REVOKED_KEPT = 100;
@@ -21,6 +21,7 @@ export interface KeyState {
   readonly expiresMs: number | null;
   readonly revokedMs: number | null;
   readonly replaces: string | null;
+  readonly limits: KeyLimits;
 }
 
 export interface Account {
@@ -84,7 +85,7 @@ export function evolve(account: Account, event: AccountEvent, atMs: number, who 
   }
 }
 
-type KeyEvent = Extract<AccountEvent, { readonly type: "key_created" | "key_changed" | "key_revoked" }>;
+type KeyEvent = Extract<AccountEvent, { readonly type: "key_created" | "key_changed" | "key_limited" | "key_revoked" }>;
 
 function evolveKeys(keys: Account["keys"], event: KeyEvent, atMs: number, who: string): Account["keys"] {
   const known = keys.get(event.key);
@@ -104,6 +105,7 @@ function evolveKeys(keys: Account["keys"], event: KeyEvent, atMs: number, who: s
         expiresMs,
         revokedMs: null,
         replaces,
+        limits: NOTHING,
       };
       return new Map(keys).set(key.id, key);
     }
@@ -111,6 +113,10 @@ function evolveKeys(keys: Account["keys"], event: KeyEvent, atMs: number, who: s
       if (known === undefined) return keys;
       const expiresMs = event.expires === undefined ? known.expiresMs : event.expires === null ? null : Date.parse(event.expires);
       return new Map(keys).set(known.id, { ...known, label: event.label ?? known.label, expiresMs });
+    }
+    case "key_limited": {
+      if (known === undefined) return keys;
+      return new Map(keys).set(known.id, { ...known, limits: merged(known.limits, event.limits) });
     }
     case "key_revoked": {
       if (known === undefined || known.revokedMs !== null) return keys;
@@ -125,6 +131,6 @@ function evolveKeys(keys: Account["keys"], event: KeyEvent, atMs: number, who: s
 }
 
 /** The values after a change: null takes one away. */
-function merged<T extends Readonly<Record<string, number | null | undefined>>>(now: T, change: T): T {
+function merged<T extends Readonly<Record<string, number | string | null | undefined>>>(now: T, change: T): T {
   return Object.fromEntries(Object.entries({ ...now, ...change }).filter(([, value]) => value !== null && value !== undefined)) as T;
 }

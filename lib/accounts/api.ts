@@ -96,6 +96,7 @@ function tenantRoutes(app: Hono, authenticate: Authenticate, ports: AccountsApiP
   );
   serveEndpoint(app, authenticate, E.getLimits, ({ principal, params: { tenant } }) => shownLimits(present(ports, principal, tenant)));
   serveEndpoint(app, authenticate, E.setLimits, async ({ principal, params: { tenant }, body, client }) => {
+    reached(principal, tenant);
     const { limits, quotas, retention_days: retentionDays } = body;
     return shownLimits(await run(tenant, { type: "set_limits", limits, quotas, retentionDays }, actorOf(ports, principal, client)));
   });
@@ -129,6 +130,10 @@ function keyRoutes(app: Hono, authenticate: Authenticate, ports: AccountsApiPort
     const next = newKey();
     const command = { type: "rotate_key", key, next: next.id, hash: next.hash, graceMs: body.grace_s * 1_000 } as const;
     return { ...one(await run(tenant, command, actorOf(ports, principal, client)), next.id), key: next.key };
+  });
+  serveEndpoint(app, authenticate, E.limitKey, async ({ principal, params: { tenant, key }, body: limits, client }) => {
+    present(ports, principal, tenant);
+    return one(await run(tenant, { type: "limit_key", key, limits }, actorOf(ports, principal, client)), key);
   });
   serveEndpoint(app, authenticate, E.revokeKey, async ({ principal, params: { tenant, key }, query: { reason }, client }) => {
     present(ports, principal, tenant);

@@ -8,7 +8,7 @@ import { RelogError } from "../base/errors.ts";
 import type { Scope } from "../base/principal.ts";
 import type { Account, KeyState } from "./account.ts";
 import { isLive } from "./account.ts";
-import type { AccountEvent, Limits, Quotas } from "./events.ts";
+import type { AccountEvent, KeyLimits, Limits, Quotas } from "./events.ts";
 
 export const KEYS_MAX = 1_000;
 
@@ -33,6 +33,7 @@ export type Command =
   | { readonly type: "ensure_operator_key"; readonly key: string; readonly hash: string }
   | { readonly type: "change_key"; readonly key: string; readonly label?: string; readonly expiresMs?: number | null }
   | { readonly type: "rotate_key"; readonly key: string; readonly next: string; readonly hash: string; readonly graceMs: number }
+  | { readonly type: "limit_key"; readonly key: string; readonly limits: KeyLimits }
   | { readonly type: "revoke_key"; readonly key: string; readonly reason: string }
   | { readonly type: "set_limits"; readonly limits?: Limits; readonly quotas?: Quotas; readonly retentionDays?: number | null };
 
@@ -64,7 +65,9 @@ export function decide(account: Account, command: Command, circumstances: Circum
     case "delete_tenant":
       return [{ type: "tenant_deleted", reason: command.reason }];
     case "set_limits":
-      return changedLimits(account, command);
+      return circumstances.operator || isOwnChoice(command)
+        ? changedLimits(account, command)
+        : refused("forbidden", "a tenant's own admin may choose quotas.over_quota; everything else of its limits takes an operator");
     default:
       return mayTouch(account, command, circumstances.operator)
         ? decideKeys(account, command, circumstances.nowMs)
@@ -72,7 +75,10 @@ export function decide(account: Account, command: Command, circumstances: Circum
   }
 }
 
-type KeyCommand = Extract<Command, { readonly type: "create_key" | "ensure_operator_key" | "change_key" | "rotate_key" | "revoke_key" }>;
+type KeyCommand = Extract<
+  Command,
+  { readonly type: "create_key" | "ensure_operator_key" | "change_key" | "rotate_key" | "limit_key" | "revoke_key" }
+>;
 
 function mayTouch(account: Account, command: KeyCommand, operator: boolean): boolean {
   if (operator) return true;
@@ -108,6 +114,13 @@ function decideKeys(account: Account, command: KeyCommand, nowMs: number): reado
     }
     case "rotate_key":
       return rotated(account, command, nowMs);
+    case "limit_key": {
+      const key = account.keys.get(command.key);
+      const fault = keyFault(account, key, command.key, undefined);
+      if (fault !== undefined || key === undefined) return fault!;
+      const limits = changed(key.limits, command.limits);
+      return limits === undefined ? [] : [{ type: "key_limited", key: key.id, limits }];
+    }
     case "revoke_key": {
       const key = account.keys.get(command.key);
       if (key === undefined) return noKey(account, command.key);
@@ -157,11 +170,18 @@ function rotated(account: Account, command: Extract<Command, { type: "rotate_key
   return [...created, end];
 }
 
+/** Whether a change of limits is one that a tenant decides itself: what becomes of records beyond its quota. */
+function isOwnChoice({ limits, quotas = {}, retentionDays }: Extract<Command, { type: "set_limits" }>): boolean {
+  return limits === undefined && retentionDays === undefined && Object.keys(quotas).every((name) => name === "over_quota");
+}
+
+/** What of the wanted values is not so yet. */
+function changed<T extends object>(now: T, wanted: T | undefined): T | undefined {
+  const entries = Object.entries(wanted ?? {}).filter(([name, value]) => value !== undefined && (now[name as keyof T] ?? null) !== value);
+  return entries.length === 0 ? undefined : (Object.fromEntries(entries) as T);
+}
+
 function changedLimits(account: Account, { limits, quotas, retentionDays }: Extract<Command, { type: "set_limits" }>): AccountEvent[] {
-  const changed = <T extends object>(now: T, wanted: T | undefined): T | undefined => {
-    const entries = Object.entries(wanted ?? {}).filter(([name, value]) => value !== undefined && (now[name as keyof T] ?? null) !== value);
-    return entries.length === 0 ? undefined : (Object.fromEntries(entries) as T);
-  };
   const [newLimits, newQuotas] = [changed(account.limits, limits), changed(account.quotas, quotas)];
   return [
     ...(newLimits === undefined ? [] : [{ type: "limits_changed", limits: newLimits } as const]),

@@ -3,7 +3,7 @@
 import { z } from "zod";
 import { endpoint } from "../base/endpoint.ts";
 import { SCOPES } from "../base/principal.ts";
-import { keyId, limits, line, quotas, retentionDays, scopes, tenantName, time } from "./events.ts";
+import { keyId, keyLimits, limits, line, quotas, retentionDays, scopes, tenantName, time } from "./events.ts";
 
 const PAGE_MAX = 1_000;
 const PAGE_DEFAULT = 100;
@@ -27,13 +27,14 @@ const key = z.object({
     .string()
     .nullable()
     .describe("To the minute, and up to a minute late; null when it was never used, or when that cannot be read now."),
+  limits: keyLimits,
   replaces: keyId.nullable().describe("The key that it takes over from."),
 });
 const madeKey = key.extend({ key: z.string().describe("The whole key. It is shown here and never again.") });
 const kept = z.object({
-  limits: limits.describe("Kept, not enforced yet."),
-  quotas: quotas.describe("Kept, not enforced yet."),
-  retention_days: retentionDays.describe("Kept, not enforced yet; null is what the installation says."),
+  limits,
+  quotas,
+  retention_days: retentionDays.describe("Null is what the installation says."),
 });
 const tenant = z.object({
   tenant: z.string(),
@@ -202,6 +203,17 @@ export const ENDPOINTS = {
     answer: madeKey,
     errors: [...WRITES, "key_ended", "key_rotated", "too_many_keys"],
   }),
+  limitKey: endpoint({
+    id: "limitKey",
+    method: "patch",
+    path: "/v1/tenants/{tenant}/keys/{key}/limits",
+    summary: "Limits a key below its tenant's limits; null takes a limit away.",
+    access: "admin",
+    params: ofKey,
+    body: keyLimits,
+    answer: key,
+    errors: [...WRITES, "key_ended"],
+  }),
   revokeKey: endpoint({
     id: "revokeKey",
     method: "delete",
@@ -217,7 +229,7 @@ export const ENDPOINTS = {
     id: "getLimits",
     method: "get",
     path: "/v1/tenants/{tenant}/limits",
-    summary: "A tenant's limits, quotas and retention: kept, not enforced yet.",
+    summary: "A tenant's limits, quotas and retention.",
     access: "admin",
     params: ofTenant,
     answer: kept,
@@ -227,8 +239,8 @@ export const ENDPOINTS = {
     id: "setLimits",
     method: "patch",
     path: "/v1/tenants/{tenant}/limits",
-    summary: "Changes what is named; null takes a limit away. Kept, not enforced yet.",
-    access: "operator",
+    summary: "Changes what is named; null takes a limit away. An operator may change all of it, a tenant's admin quotas.over_quota.",
+    access: "admin",
     params: ofTenant,
     body: z.strictObject({ limits: limits.optional(), quotas: quotas.optional(), retention_days: retentionDays.optional() }),
     answer: kept,

@@ -40,19 +40,52 @@ export const scopes = z
   .refine((list) => new Set(list).size === list.length, "names a scope twice");
 
 const amount = z.int().min(1).max(Number.MAX_SAFE_INTEGER).nullable();
-/** Per tenant and installation; null removes a limit. Kept, not enforced yet. */
-export const limits = z.strictObject({
-  ingest_bytes_per_second: amount.optional(),
+/** What a tenant's key may be held to besides its tenant; null removes a limit. */
+export const keyLimits = z.strictObject({
   ingest_requests_per_second: amount.optional(),
+  ingest_records_per_second: amount.optional(),
+  /** Of bodies, after decompression. */
+  ingest_bytes_per_second: amount.optional(),
+  /** Seconds' worth of the three above that may come at once. */
+  burst_seconds: amount.optional(),
   queries_at_once: amount.optional(),
+  tails_at_once: amount.optional(),
 });
-/** Per tenant, in UTC days and months; null removes a quota. Kept, not enforced yet. */
+/** Per tenant and installation; null removes a limit, and then the installation's default counts. */
+export const limits = z.strictObject({
+  ...keyLimits.shape,
+  query_seconds: amount.optional(),
+  /** Rows that one query may read. */
+  query_rows: amount.optional(),
+  query_memory_bytes: amount.optional(),
+  attributes_per_record: amount.optional(),
+  /** Different names of attributes in a UTC day. */
+  attribute_names_per_day: amount.optional(),
+});
+/** What becomes of records beyond a quota: refused, accepted and let go, or kept aside until the quota turns or is raised. */
+export const OVER_QUOTA = ["reject", "drop", "defer"] as const;
+const timeZone = z
+  .string()
+  .max(64)
+  .refine(isTimeZone, "is no time zone of the IANA database, such as Europe/Berlin")
+  .describe("Name of a time zone of the IANA database: when days and months of quotas begin. UTC when there is none.");
+/** Per tenant, in days and months of its time zone; null removes a quota. */
 export const quotas = z.strictObject({
   bytes_per_day: amount.optional(),
   bytes_per_month: amount.optional(),
   records_per_day: amount.optional(),
   records_per_month: amount.optional(),
+  over_quota: z.enum(OVER_QUOTA).nullable().optional(),
+  time_zone: timeZone.nullable().optional(),
 });
+function isTimeZone(name: string): boolean {
+  try {
+    return new Intl.DateTimeFormat("en", { timeZone: name }).resolvedOptions().timeZone !== "" && /^[A-Za-z]/.test(name);
+  } catch {
+    return false;
+  }
+}
+
 const RETENTION_DAYS_MAX = 36_500;
 export const retentionDays = z
   .int()
@@ -84,11 +117,13 @@ const accountEvent = z.discriminatedUnion("type", [
   }),
   z.object({ type: z.literal("key_changed"), key, label: line().optional(), expires: expires.optional() }),
   z.object({ type: z.literal("key_revoked"), key, reason }),
+  z.object({ type: z.literal("key_limited"), key, limits: keyLimits }),
   z.object({ type: z.literal("limits_changed"), limits }),
   z.object({ type: z.literal("quotas_changed"), quotas }),
   z.object({ type: z.literal("retention_changed"), retention_days: retentionDays }),
 ]);
 export type AccountEvent = Readonly<z.infer<typeof accountEvent>>;
+export type KeyLimits = Readonly<z.infer<typeof keyLimits>>;
 export type Limits = Readonly<z.infer<typeof limits>>;
 export type Quotas = Readonly<z.infer<typeof quotas>>;
 

@@ -8,7 +8,7 @@ const iso = (ms: number | null | undefined): string | null => (ms === null || ms
 
 /** @param usedMs when it was last used; undefined when never */
 export function shownKey(key: KeyState, nowMs: number, usedMs: number | undefined): ShownKey {
-  const { id, label, scopes, operator, createdMs, createdBy, expiresMs, revokedMs, replaces } = key;
+  const { id, label, scopes, operator, createdMs, createdBy, expiresMs, revokedMs, replaces, limits } = key;
   return {
     id,
     label,
@@ -20,6 +20,7 @@ export function shownKey(key: KeyState, nowMs: number, usedMs: number | undefine
     expires: iso(expiresMs),
     revoked: iso(revokedMs),
     last_used: iso(usedMs),
+    limits,
     replaces,
   };
 }

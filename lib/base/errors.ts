@@ -46,6 +46,17 @@ export const ERRORS = {
     help: "Wait as long as Retry-After says; send fewer, larger batches or add gateways.",
   },
   too_many_bytes: { status: 429, remedy: "retry", help: "Wait as long as Retry-After says; send less at once or add gateways." },
+  rate_limited: {
+    status: 429,
+    remedy: "retry",
+    help: "Wait as long as Retry-After says; the message names the limit, RateLimit says what is left.",
+  },
+  quota_exceeded: {
+    status: 429,
+    remedy: "retry",
+    help: "The quota that the message names is used up until Retry-After; an operator may raise it, and over_quota says what becomes of records meanwhile.",
+  },
+  too_many_tails: { status: 429, remedy: "retry", help: "End another live tail first; the message names the limit." },
   // The streams
   stream_full: {
     status: 503,

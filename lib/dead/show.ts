@@ -4,7 +4,7 @@
 // data: whoever writes them to a terminal makes them printable.
 
 import { messageOf } from "../base/errors.ts";
-import { decodeBatch } from "../event/batch.ts";
+import { decodeBatch } from "../event/decode.ts";
 import type { DeadLetter, DeadLetterHead } from "../streams/dead-letters.ts";
 import type { DeadPorts } from "./ports.ts";
 

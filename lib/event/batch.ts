@@ -1,21 +1,19 @@
 // A batch: the records of one producer call as one ClickHouse Native block in one zstd frame (schema version 1).
 //
-// Promises: building and decoding are inverse; the column list and types of a schema version never change; a frame
-// carries its content size and checksum; decoding allocates no more than the frame promises and its caller allows.
+// Promises: building and decoding (decode.ts) are inverse; the column list and types of a schema version never change; a frame
+// carries its content size and checksum.
 // docs/adr/0002-payload.md says why a block and not lines of JSON.
 
 import { promisify } from "node:util";
-import { constants, zstdCompress, zstdDecompress } from "node:zlib";
-import { ByteReader, ByteWriter, LowCardinalityColumn, MapColumn, StringColumn } from "./native.ts";
-import type { AttributeValue, CanonicalRecord, Pairs, RecordDraft } from "./record.ts";
-import { ATTRIBUTE_TYPES } from "./record.ts";
-import type { ByteString } from "./text.ts";
-import { fromBytes, toBytes } from "./text.ts";
+import { constants, zstdCompress } from "node:zlib";
+import { ByteWriter, LowCardinalityColumn, MapColumn, StringColumn } from "./native.ts";
+import type { Pairs, RecordDraft } from "./record.ts";
+import { toBytes } from "./text.ts";
 
 export const SCHEMA_VERSION = 1;
 
-const LC = "LowCardinality(String)";
-const MAP = "Map(LowCardinality(String), String)";
+export const LC = "LowCardinality(String)";
+export const MAP = "Map(LowCardinality(String), String)";
 
 /** Columns of schema version 1, in order, with their ClickHouse types. */
 export const COLUMNS_V1 = [
@@ -42,13 +40,14 @@ export const COLUMNS_V1 = [
 export const STRUCTURE_V1 = COLUMNS_V1.map(([name, type]) => `${name} ${type}`).join(", ");
 
 const compress = promisify(zstdCompress);
-const decompress = promisify(zstdDecompress);
 
 export interface Block {
   /** The Native block, not compressed; valid until `release`. */
   readonly bytes: Buffer;
   release(): void;
   readonly records: number;
+  /** See BatchBuilder.size. */
+  readonly size: number;
   /** Smallest and largest timestamp, nanoseconds since the epoch. */
   readonly minTimestamp: bigint;
   readonly maxTimestamp: bigint;
@@ -73,9 +72,18 @@ export class BatchBuilder {
   readonly #spanIds = new StringColumn();
   readonly #seconds: number[] = [];
   readonly #nanoseconds: number[] = [];
+  #size = 0;
 
   get records(): number {
     return this.#seconds.length;
+  }
+
+  /**
+   * Bytes of the records' texts: severity text, service, host, event name, body, ids, and the names and values of attributes and
+   * resource. It does not depend on the protocol; the table's column `bytes` is the same by SQL.
+   */
+  get size(): number {
+    return this.#size;
   }
 
   /** Bytes of the block so far, estimated from above; depends on the records alone. */
@@ -95,9 +103,10 @@ export class BatchBuilder {
     this.#hosts.push(draft.host);
     this.#eventNames.push(draft.eventName);
     this.#bodies.push(draft.body);
-    pushPairs(this.#attributes, draft.attributes);
+    const pairs = pushPairs(this.#attributes, draft.attributes) + pushPairs(this.#resource, draft.resource);
+    const names = draft.severityText.length + draft.service.length + draft.host.length + draft.eventName.length;
+    this.#size += draft.body.length + draft.traceId.length + draft.spanId.length + names + pairs;
     this.#attributeTypes.push(draft.attributes.types);
-    pushPairs(this.#resource, draft.resource);
     this.#resourceTypes.push(draft.resource.types);
     this.#traceIds.push(draft.traceId);
     this.#spanIds.push(draft.spanId);
@@ -155,7 +164,8 @@ export class BatchBuilder {
       out.string(type);
       writers[i]!();
     }
-    return { bytes: out.view(), release: () => out.release(), records: rows, minTimestamp: this.#time(min), maxTimestamp: this.#time(max) };
+    const [minTimestamp, maxTimestamp] = [this.#time(min), this.#time(max)];
+    return { bytes: out.view(), release: () => out.release(), records: rows, size: this.#size, minTimestamp, maxTimestamp };
   }
 }
 
@@ -169,12 +179,17 @@ function putNanoseconds(halves: Uint32Array, index: number, seconds: number, nan
   halves[index * 2 + 1] = Math.floor(upper / 65_536) + Math.floor(lower / 2 ** 32) + (low >= 2 ** 32 ? 1 : 0);
 }
 
-function pushPairs(column: MapColumn, pairs: Pairs): void {
+/** Returns the bytes of the pairs. */
+function pushPairs(column: MapColumn, pairs: Pairs): number {
+  let size = 0;
   for (let i = 0; i < pairs.count; i++) {
-    column.keys.push(pairs.keys[i]!);
-    column.values.push(pairs.values[i]!);
+    const [key, value] = [pairs.keys[i]!, pairs.values[i]!];
+    column.keys.push(key);
+    column.values.push(value);
+    size += key.length + value.length;
   }
   column.endRow();
+  return size;
 }
 
 function writeLowCardinality(out: ByteWriter, column: LowCardinalityColumn): void {
@@ -199,116 +214,4 @@ export async function encodeBlock(block: Block): Promise<Buffer> {
   });
   block.release();
   return frame;
-}
-
-export interface DecodedRecord extends CanonicalRecord {
-  readonly tenant: string;
-}
-
-/**
- * Decodes a message's payload.
- * @param bytesMax bound on the decompressed block, in bytes
- * @throws RangeError or Error when the payload is not a block of this schema version
- */
-export async function decodeBatch(payload: Uint8Array, bytesMax: number): Promise<DecodedRecord[]> {
-  const bytes = await decompress(payload, { maxOutputLength: bytesMax });
-  const reader = new ByteReader(bytes);
-  const columns = reader.varUInt();
-  const rows = reader.varUInt();
-  if (columns !== COLUMNS_V1.length) throw new RangeError(`${columns} columns where schema version 1 has ${COLUMNS_V1.length}`);
-  const values = COLUMNS_V1.map(([name, type]) => {
-    const [gotName, gotType] = [reader.string(), reader.string()];
-    if (gotName !== name || gotType !== type) throw new RangeError(`column "${gotName} ${gotType}" where "${name} ${type}" belongs`);
-    return readColumn(reader, type, rows);
-  });
-  if (!reader.done) throw new RangeError("bytes are left after the block");
-  return Array.from({ length: rows }, (_, i) => toRecord(values, i));
-}
-
-function readColumn(reader: ByteReader, type: (typeof COLUMNS_V1)[number][1], rows: number): ArrayLike<unknown> {
-  switch (type) {
-    case LC:
-      reader.lowCardinalityPrefix();
-      return reader.lowCardinality(rows);
-    case MAP:
-      return reader.maps(rows);
-    case "DateTime64(9)":
-      return reader.int64s(rows);
-    case "UInt8":
-      return reader.take(rows);
-    case "UInt32":
-      return reader.uint32s(rows);
-    case "String":
-      return reader.strings(rows);
-    default:
-      throw type satisfies never;
-  }
-}
-
-const COLUMN_INDEX = new Map<string, number>(COLUMNS_V1.map(([name], i) => [name, i]));
-
-function toRecord(columns: ArrayLike<unknown>[], row: number): DecodedRecord {
-  const at = (name: string): unknown => columns[COLUMN_INDEX.get(name)!]![row];
-  const textAt = (name: string): string => fromBytes(at(name) as ByteString);
-  return {
-    tenant: textAt("tenant"),
-    timestamp: String(at("timestamp")),
-    observed_timestamp: String(at("observed_timestamp")),
-    severity_number: at("severity_number") as number,
-    severity_text: textAt("severity_text"),
-    service: textAt("service"),
-    host: textAt("host"),
-    event_name: textAt("event_name"),
-    body: textAt("body"),
-    attributes: toValues(at("attributes") as [ByteString, ByteString][], textAt("attribute_types")),
-    resource: toValues(at("resource") as [ByteString, ByteString][], textAt("resource_types")),
-    trace_id: textAt("trace_id"),
-    span_id: textAt("span_id"),
-    batch: textAt("batch"),
-    line: at("line") as number,
-  };
-}
-
-function toValues(pairs: [ByteString, ByteString][], types: string): Record<string, AttributeValue> {
-  const values: Record<string, AttributeValue> = Object.create(null);
-  for (const [i, [key, value]] of pairs.entries()) {
-    const text = fromBytes(value);
-    const type = types[i];
-    values[fromBytes(key)] =
-      type === ATTRIBUTE_TYPES.number
-        ? { number: text }
-        : type === ATTRIBUTE_TYPES.json
-          ? { json: text }
-          : type === ATTRIBUTE_TYPES.boolean
-            ? text === "true"
-            : text;
-  }
-  return values;
-}
-
-/** Fills a draft from a canonical record: the way from a decoded batch back into a block. */
-export function draftOf(record: CanonicalRecord, draft: RecordDraft): void {
-  draft.clear();
-  const time = BigInt(record.timestamp);
-  draft.seconds = Number(time / 1_000_000_000n);
-  draft.nanoseconds = Number(time % 1_000_000_000n);
-  draft.severityNumber = record.severity_number;
-  draft.severityText = toBytes(record.severity_text);
-  draft.service = toBytes(record.service);
-  draft.host = toBytes(record.host);
-  draft.eventName = toBytes(record.event_name);
-  draft.body = toBytes(record.body);
-  draft.traceId = record.trace_id;
-  draft.spanId = record.span_id;
-  for (const [pairs, values] of [
-    [draft.attributes, record.attributes],
-    [draft.resource, record.resource],
-  ] as const) {
-    for (const [key, value] of Object.entries(values)) {
-      if (typeof value === "string") pairs.add(toBytes(key), toBytes(value), ATTRIBUTE_TYPES.string);
-      else if (typeof value === "boolean") pairs.add(toBytes(key), String(value), ATTRIBUTE_TYPES.boolean);
-      else if ("number" in value) pairs.add(toBytes(key), value.number, ATTRIBUTE_TYPES.number);
-      else pairs.add(toBytes(key), toBytes(value.json), ATTRIBUTE_TYPES.json);
-    }
-  }
 }

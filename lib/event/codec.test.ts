@@ -3,7 +3,8 @@
 import { constants, zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { BatchBuilder, COLUMNS_V1, decodeBatch, draftOf, encodeBlock, STRUCTURE_V1 } from "./batch.ts";
+import { BatchBuilder, COLUMNS_V1, encodeBlock, STRUCTURE_V1 } from "./batch.ts";
+import { decodeBatch, draftOf } from "./decode.ts";
 import type { AttributeValue, CanonicalRecord } from "./record.ts";
 import { canonicalRecord, RecordDraft } from "./record.ts";
 import { fromBytes, toBytes } from "./text.ts";

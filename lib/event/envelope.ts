@@ -3,6 +3,8 @@
 // The envelope says everything about a batch that the projector, receipts, quotas and verification need, so that none of
 // them opens the frame.
 
+import { timeOfBatchId } from "./ids.ts";
+
 export const HEADERS = {
   /** JetStream's de-duplication id: tenant, then the idempotency key or batch id, then the part. */
   messageId: "Nats-Msg-Id",
@@ -22,6 +24,10 @@ export const HEADERS = {
   minTimestamp: "Relog-Time-Min",
   maxTimestamp: "Relog-Time-Max",
   source: "Relog-Source",
+  /** Bytes of the records' texts, the measure of usage; see BatchBuilder.size. Absent in messages of earlier versions. */
+  size: "Relog-Size",
+  /** When the records were observed, milliseconds since the epoch: what usage is counted by. Absent in messages of earlier versions. */
+  observedMs: "Relog-Observed",
   /** SHA-256 of the body, after decompression, when the call had an idempotency key. */
   bodyHash: "Relog-Body-Sha256",
 } as const;
@@ -42,10 +48,17 @@ export interface Envelope {
   readonly maxTimestamp: bigint;
   readonly source: string;
   readonly bodyHash: string;
+  /** Bytes of the records' texts: what usage counts. */
+  readonly size: number;
+  /** When the records were observed, milliseconds since the epoch: their `observed_timestamp`. */
+  readonly observedMs: number;
 }
 
+/** An envelope to be written; messages of earlier versions did not say the last two. */
+export type Enveloped = Omit<Envelope, "size" | "observedMs"> & Partial<Pick<Envelope, "size" | "observedMs">>;
+
 /** Header pairs of an envelope, the de-duplication id included. */
-export function envelopeHeaders(envelope: Envelope, dedupeKey: string): [string, string][] {
+export function envelopeHeaders(envelope: Enveloped, dedupeKey: string): [string, string][] {
   return [
     [HEADERS.messageId, `${envelope.tenant}:${dedupeKey}:${envelope.part}`],
     [HEADERS.schema, String(envelope.schema)],
@@ -60,6 +73,8 @@ export function envelopeHeaders(envelope: Envelope, dedupeKey: string): [string,
     [HEADERS.minTimestamp, String(envelope.minTimestamp)],
     [HEADERS.maxTimestamp, String(envelope.maxTimestamp)],
     [HEADERS.source, envelope.source],
+    ...(envelope.size === undefined ? [] : [[HEADERS.size, String(envelope.size)] as [string, string]]),
+    ...(envelope.observedMs === undefined ? [] : [[HEADERS.observedMs, String(envelope.observedMs)] as [string, string]]),
     ...(envelope.bodyHash === "" ? [] : [[HEADERS.bodyHash, envelope.bodyHash] as [string, string]]),
   ];
 }
@@ -71,6 +86,8 @@ export function readEnvelope(header: (name: string) => string): Envelope | { rea
   const time = (name: string): bigint | undefined => (/^\d{1,19}$/.test(header(name)) ? BigInt(header(name)) : undefined);
   const minTimestamp = time(HEADERS.minTimestamp);
   const maxTimestamp = time(HEADERS.maxTimestamp);
+  // Earlier versions did not say them: the bytes as sent come closest, and a batch's id says when it was made.
+  const later = (name: string, earlier: () => number): number => (header(name) === "" ? earlier() : whole(name));
   const numbers = {
     schema: whole(HEADERS.schema),
     firstLine: whole(HEADERS.firstLine),
@@ -78,6 +95,8 @@ export function readEnvelope(header: (name: string) => string): Envelope | { rea
     accepted: whole(HEADERS.accepted),
     rejected: whole(HEADERS.rejected),
     bytes: whole(HEADERS.bytes),
+    size: later(HEADERS.size, () => whole(HEADERS.bytes)),
+    observedMs: later(HEADERS.observedMs, () => timeOfBatchId(header(HEADERS.batch))),
   };
   for (const [name, value] of Object.entries(numbers)) {
     if (Number.isNaN(value)) return { fault: `header ${HEADERS[name as keyof typeof numbers]} is missing or no number` };

@@ -5,7 +5,7 @@ import { expect, it } from "vitest";
 import { RelogError } from "../base/errors.ts";
 import { SCOPES } from "../base/principal.ts";
 import { createTelemetry } from "../base/telemetry.ts";
-import { decodeBatch } from "../event/batch.ts";
+import { decodeBatch } from "../event/decode.ts";
 import type { Envelope } from "../event/envelope.ts";
 import { readEnvelope } from "../event/envelope.ts";
 import { shardOf } from "../event/ids.ts";

@@ -231,6 +231,8 @@ class Acceptance {
       maxTimestamp: block.maxTimestamp,
       source,
       bodyHash: sending.bodyHash,
+      size: block.size,
+      observedMs: now,
     };
     const headers = envelopeHeaders(envelope, sending.dedupeKey);
     return await this.#append({ shard: sending.shard, tenant, headers, payload: await encodeBlock(block) });

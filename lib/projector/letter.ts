@@ -5,8 +5,9 @@
 // The same letter comes out the same each time.
 
 import { messageOf } from "../base/errors.ts";
-import type { DecodedRecord } from "../event/batch.ts";
-import { BatchBuilder, decodeBatch, draftOf, encodeBlock } from "../event/batch.ts";
+import { BatchBuilder, encodeBlock } from "../event/batch.ts";
+import type { DecodedRecord } from "../event/decode.ts";
+import { decodeBatch, draftOf } from "../event/decode.ts";
 import type { Envelope, StoredMessage } from "../event/envelope.ts";
 import { envelopeHeaders, HEADERS, readEnvelope, SUBJECTS } from "../event/envelope.ts";
 import { RecordDraft } from "../event/record.ts";
@@ -125,9 +126,10 @@ async function messageOfRun(run: readonly DecodedRecord[], envelope: Envelope, o
   const lines = run.map((record) => record.line);
   const block = builder.finish(envelope.tenant, envelope.batch, observedMs, lines);
   const { minTimestamp, maxTimestamp } = block;
-  const pairs = envelopeHeaders({ ...envelope, firstLine, records: run.length, minTimestamp, maxTimestamp }, envelope.batch).filter(
-    ([name]) => name !== HEADERS.messageId,
-  );
+  const pairs = envelopeHeaders(
+    { ...envelope, firstLine, records: run.length, minTimestamp, maxTimestamp, size: block.size, observedMs },
+    envelope.batch,
+  ).filter(([name]) => name !== HEADERS.messageId);
   const headers = new Map(pairs);
   return { ...origin, payload: await encodeBlock(block), header: (name) => headers.get(name) ?? "", pairs: () => pairs };
 }

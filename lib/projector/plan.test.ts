@@ -4,7 +4,7 @@ import { zstdCompressSync } from "node:zlib";
 import { expect, it } from "vitest";
 import type { Clock } from "../base/clock.ts";
 import { readSettings } from "../base/config.ts";
-import type { Envelope, StoredMessage } from "../event/envelope.ts";
+import type { Enveloped, StoredMessage } from "../event/envelope.ts";
 import { envelopeHeaders, HEADERS } from "../event/envelope.ts";
 import { frameContentSize } from "../event/frame.ts";
 import type { Register } from "../streams/cas.ts";
@@ -44,7 +44,7 @@ function message(
 ): StoredMessage {
   const times = { minTimestamp: days[0] * DAY_NS, maxTimestamp: days[1] * DAY_NS };
   const counts = { part: 1, parts: 1, firstLine: 0, records, accepted: records, rejected: 0, bytes: 1 };
-  const envelope: Envelope = {
+  const envelope: Enveloped = {
     schema: 1,
     tenant: "acme",
     batch: "01JGFJJZ008XQVG3S7J5X9TN4W",

@@ -2,9 +2,10 @@
 
 import { expect, it } from "vitest";
 import { systemClock } from "../base/clock.ts";
-import type { DecodedRecord } from "../event/batch.ts";
-import { BatchBuilder, decodeBatch, encodeBlock } from "../event/batch.ts";
-import type { Envelope } from "../event/envelope.ts";
+import { BatchBuilder, encodeBlock } from "../event/batch.ts";
+import type { DecodedRecord } from "../event/decode.ts";
+import { decodeBatch } from "../event/decode.ts";
+import type { Enveloped } from "../event/envelope.ts";
 import { envelopeHeaders } from "../event/envelope.ts";
 import { newBatchId } from "../event/ids.ts";
 import { RecordDraft } from "../event/record.ts";
@@ -43,7 +44,7 @@ interface Given {
   readonly payload?: Uint8Array;
   readonly omitted?: boolean;
   readonly generation?: number;
-  readonly envelope?: Partial<Envelope>;
+  readonly envelope?: Partial<Enveloped>;
   /** Whom the block names. */
   readonly owner?: { readonly tenant: string; readonly batch?: string };
 }
@@ -55,7 +56,7 @@ async function letterOf(given: Given = {}): Promise<DeadLetter> {
   const time = (line: number): bigint => BigInt(SECONDS + line) * 1_000_000_000n;
   const counts = { part: 1, parts: 1, firstLine: 0, records: 10, accepted: 10, rejected: 0, bytes: 100 };
   const times = { minTimestamp: time(0), maxTimestamp: time(9) };
-  const envelope: Envelope = { schema: 1, tenant, batch, ...counts, ...times, source: "", bodyHash: "", ...given.envelope };
+  const envelope: Enveloped = { schema: 1, tenant, batch, ...counts, ...times, source: "", bodyHash: "", ...given.envelope };
   const headers = new Map(envelopeHeaders(envelope, "x"));
   const payload = given.payload ?? (await frameOf(owner?.tenant ?? tenant, owner?.batch ?? batch, held));
   const origin = { stream: "LOGS_0", originSeq: 7, originStoredMs: 5, site: "main", generation: given.generation ?? 1, shard: 0 };

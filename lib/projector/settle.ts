@@ -6,8 +6,8 @@
 
 import { messageOf } from "../base/errors.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
-import type { DecodedRecord } from "../event/batch.ts";
-import { BatchBuilder, decodeBatch, draftOf, encodeBlock } from "../event/batch.ts";
+import { BatchBuilder, encodeBlock } from "../event/batch.ts";
+import { type DecodedRecord, decodeBatch, draftOf } from "../event/decode.ts";
 import type { StoredMessage } from "../event/envelope.ts";
 import { newBatchId } from "../event/ids.ts";
 import { RecordDraft } from "../event/record.ts";

@@ -4,7 +4,7 @@ import type { NatsConnection } from "nats";
 import { connect } from "nats";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startStack } from "../devstack/stack.ts";
-import type { Envelope } from "../event/envelope.ts";
+import type { Enveloped } from "../event/envelope.ts";
 import { envelopeHeaders } from "../event/envelope.ts";
 import { newBatchIdOn } from "../event/ids.ts";
 import { appender } from "./append.ts";
@@ -37,7 +37,7 @@ afterAll(() => stack.disposeAsync());
 
 function message(shard: number, batch: string, part = 1, parts = 1, payload: Uint8Array = Buffer.from("payload"), tenant = "acme") {
   const numbers = { firstLine: 0, records: 1, accepted: parts, rejected: 0, bytes: 10, minTimestamp: 1n, maxTimestamp: 2n };
-  const envelope: Envelope = { schema: 1, tenant, batch, part, parts, ...numbers, source: "test", bodyHash: "" };
+  const envelope: Enveloped = { schema: 1, tenant, batch, part, parts, ...numbers, source: "test", bodyHash: "" };
   return { shard, tenant, headers: envelopeHeaders(envelope, batch), payload };
 }
 

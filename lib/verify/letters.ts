@@ -1,6 +1,6 @@
 // Dead letters as verification needs them: which lines of which message are parked.
 
-import { decodeBatch } from "../event/batch.ts";
+import { decodeBatch } from "../event/decode.ts";
 import { STREAMS } from "../event/envelope.ts";
 import type { Letter } from "./ports.ts";
 

@@ -1,7 +1,8 @@
 // schemas/event: the JSON Schema of a record and the test vectors of the wire form.
 
 import { z } from "zod";
-import { BatchBuilder, draftOf, SCHEMA_VERSION } from "../../lib/event/batch.ts";
+import { BatchBuilder, SCHEMA_VERSION } from "../../lib/event/batch.ts";
+import { draftOf } from "../../lib/event/decode.ts";
 import { envelopeHeaders } from "../../lib/event/envelope.ts";
 import type { AttributeValue, CanonicalRecord } from "../../lib/event/record.ts";
 import { canonicalRecord, RecordDraft } from "../../lib/event/record.ts";
@@ -160,6 +161,8 @@ function vector(about: string, records: readonly CanonicalRecord[], firstLine: n
       maxTimestamp: block.maxTimestamp,
       source: "ndjson",
       bodyHash: "",
+      size: block.size,
+      observedMs: OBSERVED_MS,
     },
     BATCH,
   );

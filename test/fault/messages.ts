@@ -2,7 +2,7 @@
 
 import type { Block } from "../../lib/event/batch.ts";
 import { BatchBuilder, encodeBlock, SCHEMA_VERSION } from "../../lib/event/batch.ts";
-import type { Envelope } from "../../lib/event/envelope.ts";
+import type { Enveloped } from "../../lib/event/envelope.ts";
 import { envelopeHeaders } from "../../lib/event/envelope.ts";
 import { newBatchId } from "../../lib/event/ids.ts";
 import { RecordDraft } from "../../lib/event/record.ts";
@@ -26,11 +26,11 @@ export function rawBlock(records: number, tenant = "default"): Block & { batch: 
 /** Publishes a sound batch of three records with some fields of its envelope, or its frame, changed. Returns the sequence. */
 export async function rawMessage(
   rig: Rig,
-  fields: Partial<Envelope> = {},
+  fields: Partial<Enveloped> = {},
   alter: (frame: Buffer) => Uint8Array = (frame) => frame,
 ): Promise<number> {
   const block = rawBlock(3);
-  const envelope: Envelope = {
+  const envelope: Enveloped = {
     schema: SCHEMA_VERSION,
     tenant: "default",
     batch: block.batch,

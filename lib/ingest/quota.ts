@@ -1,0 +1,22 @@
+// What a tenant's quotas say of a call, as the gateway asks.
+
+/** Reasons name the quota in words for people: `records_per_day (1000) is used up until 2026-01-03T00:00:00+01:00`. */
+export type QuotaVerdict =
+  | { readonly kind: "within" }
+  | { readonly kind: "reject" | "drop" | "defer"; readonly reason: string; readonly retryAfterS: number };
+
+export interface QuotaPort {
+  /** What becomes of a tenant's call that comes now. Synchronous: the hot path asks for each call. */
+  verdict(tenant: string): QuotaVerdict;
+  /** Told of each message that JetStream acknowledged for the first time, so that this process counts it at once. */
+  stored(message: {
+    readonly tenant: string;
+    readonly shard: number;
+    readonly seq: number;
+    readonly records: number;
+    readonly size: number;
+  }): void;
+}
+
+/** No quotas: for processes and tests without accounts. */
+export const NO_QUOTAS: QuotaPort = { verdict: () => ({ kind: "within" }), stored: () => undefined };
