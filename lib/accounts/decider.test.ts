@@ -146,6 +146,29 @@ const CASES: [name: string, given: AccountEvent[], when: Command, then: AccountE
     { type: "set_limits", limits: { queries_at_once: null, ingest_bytes_per_second: null } },
     [{ type: "limits_changed", limits: { queries_at_once: null } }],
   ],
+  ["a tenant's admin may not", [CREATED], { type: "set_limits", limits: { queries_at_once: 9 } }, "forbidden", false],
+  ["nor move its days", [CREATED], { type: "set_limits", quotas: { over_quota: "drop", time_zone: "UTC" } }, "forbidden", false],
+  [
+    "but chooses what a quota's end means",
+    [CREATED],
+    { type: "set_limits", quotas: { over_quota: "defer" } },
+    [{ type: "quotas_changed", quotas: { over_quota: "defer" } }],
+    false,
+  ],
+  [
+    "a key is limited",
+    [CREATED, key(A, HA)],
+    { type: "limit_key", key: A, limits: { tails_at_once: 1, queries_at_once: null } },
+    [{ type: "key_limited", key: A, limits: { tails_at_once: 1 } }],
+  ],
+  ["a revoked key is not limited", [CREATED, key(A, HA), REVOKED], { type: "limit_key", key: A, limits: {} }, "key_ended"],
+  [
+    "an operator's key is its own",
+    [CREATED, key(A, HA, { operator: true })],
+    { type: "limit_key", key: A, limits: {} },
+    "forbidden",
+    false,
+  ],
 ];
 
 it.each(CASES)("%s", (_, given, when, then, operator = true) => {
