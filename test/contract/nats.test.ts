@@ -101,4 +101,3 @@ describe("errors have JetStream's shape", () => {
     });
   }
 });
-
