@@ -20,7 +20,7 @@ import { OwnLogs } from "../lib/devstack/own-logs.ts";
 import { freePort, requireFreePorts } from "../lib/devstack/ports.ts";
 import { serviceChild, serviceReady } from "../lib/devstack/service.ts";
 import type { DevSettings } from "../lib/devstack/settings.ts";
-import { contractOf, devSettings, portsOf, SERVICES, serviceEnvironment } from "../lib/devstack/settings.ts";
+import { contractOf, devSettings, gatewayEnvironment, portsOf, SERVICES, serviceEnvironment } from "../lib/devstack/settings.ts";
 import type { Contract, Say } from "../lib/devstack/steps.ts";
 import { step, welcome } from "../lib/devstack/steps.ts";
 
@@ -68,7 +68,8 @@ async function startNats({ own, dir, secrets, contract, hooks }: Parts): Promise
     abort.abort();
     await Promise.allSettled([finding]);
   });
-  const options = { binary: await finding, dir: join(dir, "nats"), password: secrets.natsPassword, ports };
+  const { natsPassword: password, natsSystemPassword: systemPassword, natsCalloutSeed: calloutSeed } = secrets;
+  const options = { binary: await finding, dir: join(dir, "nats"), password, systemPassword, calloutSeed, ports };
   const children = await natsChildren(options, hooks("nats"));
   for (const child of children) keep(child).start();
   await natsReady(children, ports);
@@ -93,7 +94,10 @@ async function start(): Promise<void> {
   ];
   await Promise.all(engines);
   const environment = serviceEnvironment(own, secrets, contract, env);
-  const services = SERVICES.map((name) => ({ name, child: keep(serviceChild(name, own[name], environment, hooks(name))) }));
+  const services = SERVICES.map((name) => {
+    const env = name === "gateway" ? { ...environment, ...gatewayEnvironment(own, secrets) } : environment;
+    return { name, child: keep(serviceChild(name, own[name], env, hooks(name))) };
+  });
   for (const { child } of services) child.start();
   const ready = services.map(({ name, child }) =>
     step(say, name, async () => {

@@ -9,7 +9,6 @@ import { Health, healthRoutes } from "../lib/base/health.ts";
 import { httpSettings, serveHttp, withContractErrors } from "../lib/base/http.ts";
 import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
 import { followParent } from "../lib/base/parent-pipe.ts";
-import { SCOPES } from "../lib/base/principal.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
 import { isTenant, STREAMS, SUBJECTS } from "../lib/event/envelope.ts";
 import { acceptor, acceptSettings } from "../lib/ingest/accept.ts";
@@ -18,11 +17,13 @@ import { bodySettings } from "../lib/ingest/body.ts";
 import { ingestApi } from "../lib/ingest/gateway.ts";
 import { nativeIngest } from "../lib/ingest/native/serve.ts";
 import { appender, appendSettings } from "../lib/streams/append.ts";
+import { calloutFault, calloutSettings } from "../lib/streams/auth-callout.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { envelopeAt } from "../lib/streams/envelope-at.ts";
 import { serveQueue } from "../lib/streams/serve.ts";
 import { reconcileUntilDone, topology, topologySettings } from "../lib/streams/topology.ts";
 import { openAccounts } from "./parts/accounts.ts";
+import { openNatsKeys } from "./parts/nats-keys.ts";
 
 const telemetry = createTelemetry("gateway");
 const health = new Health();
@@ -34,6 +35,7 @@ const settings = settingsOrExit(
     ...httpSettings,
     ...devKeySettings,
     ...natsSettings,
+    ...calloutSettings,
     ...topologySettings,
     ...appendSettings,
     ...acceptSettings,
@@ -48,6 +50,7 @@ const settings = settingsOrExit(
   ({ bodyBytesMax, bytesInFlightMax }) =>
     bodyBytesMax > bytesInFlightMax ? "RELOG_BYTES_IN_FLIGHT_MAX must be at least RELOG_BODY_BYTES_MAX" : undefined,
   ({ tenant }) => (isTenant(tenant) ? undefined : "RELOG_TENANT must be lower-case letters, digits, - or _, at most 63"),
+  calloutFault,
 );
 
 await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) => {
@@ -77,11 +80,8 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
     telemetry,
   );
   const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry);
-  // A subject is no credential: only the installation's own tenant is taken at its word, as long as it may send at all.
-  const stopped = () => ["disabled", "deleted"].includes(accounts.directory.known(settings.tenant).account.status);
-  const tenantOf = (tenant: string) =>
-    tenant === settings.tenant && !stopped() ? { tenant, keyId: "subject", scopes: SCOPES } : undefined;
-  const handle = nativeIngest(tenantOf, accept, admitted, settings, telemetry);
+  const natsKeys = stack.use(openNatsKeys(settings, nc, accounts, health, telemetry, signal));
+  const handle = nativeIngest(natsKeys.tenantOf, natsKeys.isOwnReply, accept, admitted, settings, telemetry);
   stack.use(serveQueue(nc, SUBJECTS.ingest("*"), "gateways", telemetry.log, handle));
   front.app = withContractErrors(new Hono().route("/", healthApp).route("/", api), telemetry.log);
   // Calls under way are answered while NATS is still there; closing the server twice is harmless.

@@ -13,6 +13,7 @@ import { command as dead } from "./relog/dead.ts";
 import { command as generations } from "./relog/generations.ts";
 import { command as keys } from "./relog/keys.ts";
 import { command as limits } from "./relog/limits.ts";
+import { command as natsAuth } from "./relog/nats-auth.ts";
 import { command as rebuild } from "./relog/rebuild.ts";
 import { command as rehydrate } from "./relog/rehydrate.ts";
 import { command as tenants } from "./relog/tenants.ts";
@@ -31,6 +32,7 @@ const COMMANDS: Commands = {
   keys,
   limits,
   audit,
+  "nats-auth": natsAuth,
   "check-config": checkConfig,
   version,
 };

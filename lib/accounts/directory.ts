@@ -25,7 +25,7 @@ export class Directory {
   readonly #tenants = new Map<string, Known>();
   /** Key id -> tenant, for every key that is not revoked. */
   readonly #keys = new Map<string, string>();
-  readonly #listeners = new Set<(tenant: string) => void>();
+  readonly #listeners = new Set<(tenant: string, before: Account) => void>();
   readonly #recent = new Set<string>();
   #position = 0;
   #passedOver = 0;
@@ -68,7 +68,7 @@ export class Directory {
     this.#tenants.set(tenant, { account, lastSeq: seq, lastId: id });
     this.#remember(id);
     if (before.keys !== account.keys) this.#index(before, account);
-    for (const listener of this.#listeners) listener(tenant);
+    for (const listener of this.#listeners) listener(tenant, before);
   }
 
   /** What is known of a tenant; an absent account when nothing is. */
@@ -113,8 +113,8 @@ export class Directory {
     return this.#tenants.get(tenant)?.account.status === "active";
   }
 
-  /** Calls `listener` with the tenant after each change of an account. Disposing ends it. */
-  onChange(listener: (tenant: string) => void): Disposable {
+  /** Calls `listener` with the tenant, and its account as it was, after each change of an account. Disposing ends it. */
+  onChange(listener: (tenant: string, before: Account) => void): Disposable {
     this.#listeners.add(listener);
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
   }

@@ -3,10 +3,14 @@
 import { randomBytes } from "node:crypto";
 import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { newAccountSeed } from "../streams/nkey.ts";
 
 export interface Secrets {
   readonly key: string;
   readonly natsPassword: string;
+  readonly natsSystemPassword: string;
+  /** Seed of the account nkey that the gateways sign with. */
+  readonly natsCalloutSeed: string;
   readonly clickhousePassword: string;
   readonly readerPassword: string;
 }
@@ -58,13 +62,21 @@ export function writeAtomically(path: string, content: string): void {
   renameSync(partial, path);
 }
 
-/** The secrets of the folder, made at the first call. */
+/** The secrets of the folder, made at the first call; what a folder of an earlier version lacks is added. */
 export function keepSecrets(dir: string): Secrets {
   const path = join(dir, "secrets.json");
-  const kept = read(path);
-  if (kept !== undefined) return JSON.parse(kept) as Secrets;
+  const kept = JSON.parse(read(path) ?? "{}") as Partial<Secrets>;
   const word = (prefix: string): string => prefix + randomBytes(16).toString("hex");
-  const secrets = { key: word("relog_dev_"), natsPassword: word("p"), clickhousePassword: word("p"), readerPassword: word("p") };
-  writeAtomically(path, `${JSON.stringify(secrets)}\n`);
+  const secrets: Secrets = {
+    key: word("relog_dev_"),
+    natsPassword: word("p"),
+    natsSystemPassword: word("p"),
+    natsCalloutSeed: newAccountSeed(),
+    clickhousePassword: word("p"),
+    readerPassword: word("p"),
+    ...kept,
+  };
+  const content = `${JSON.stringify(secrets)}\n`;
+  if (content !== read(path)) writeAtomically(path, content);
   return secrets;
 }

@@ -1,10 +1,10 @@
 // nats-server as a child: one node, or three with routes, one availability zone each. Settings come from ops/nats.
 
-import { randomUUID } from "node:crypto";
 import { mkdir, statfs, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { waitFor } from "../base/loop.ts";
+import { accountSigner } from "../streams/nkey.ts";
 import type { ChildOptions } from "./child.ts";
 import { Child } from "./child.ts";
 
@@ -23,6 +23,9 @@ export interface NatsOptions {
   readonly binary: string;
   readonly dir: string;
   readonly password: string;
+  readonly systemPassword: string;
+  /** Seed of the account that signs for producers: the gateways'. */
+  readonly calloutSeed: string;
   /** One entry a node. */
   readonly ports: readonly NatsPorts[];
   readonly maxFileStoreBytes?: number;
@@ -45,7 +48,7 @@ jetstream {
   include "${ops}/jetstream.conf"
 }
 authorization { include "${ops}/users.conf" }
-no_auth_user: producer
+include "${ops}/system.conf"
 ${options.ports.length > 1 ? cluster : ""}`;
 }
 
@@ -55,14 +58,19 @@ export async function natsChildren(options: NatsOptions, hooks: Pick<ChildOption
   const disk = await statfs(options.dir);
   const share = (disk.bavail * disk.bsize * STORE_SHARE_OF_FREE_DISK) / options.ports.length;
   const storeBytes = options.maxFileStoreBytes ?? Math.max(STORE_BYTES_MIN, Math.floor(share));
+  const issuer = accountSigner(options.calloutSeed)?.publicKey;
+  if (issuer === undefined) throw new Error("the callout's seed is none of an account");
   const children: Child[] = [];
   for (const index of options.ports.keys()) {
     const dir = join(options.dir, `n${index + 1}`);
     await mkdir(dir, { recursive: true });
     const file = join(dir, "nats.conf");
     await writeFile(file, config(options, index, dir, storeBytes));
-    // The producer's is for production: here everybody without credentials is the producer.
-    const env = { RELOG_NATS_PASSWORD: options.password, RELOG_NATS_PRODUCER_PASSWORD: `p${randomUUID()}` };
+    const env = {
+      RELOG_NATS_PASSWORD: options.password,
+      RELOG_NATS_SYSTEM_PASSWORD: options.systemPassword,
+      RELOG_NATS_CALLOUT_ISSUER: issuer,
+    };
     children.push(new Child(`nats-${index + 1}`, { command: options.binary, args: ["-c", file], env, ...hooks }));
   }
   return children;

@@ -79,6 +79,13 @@ export function engineEnvironment(contract: Contract, secrets: Secrets, own: { n
   };
 }
 
+/** What only a gateway needs of the embedded NATS: it answers for producers' keys, and ends the connections of ended ones. */
+export function gatewayEnvironment(own: DevSettings, secrets: Secrets): Environment {
+  if (own.natsUrl !== "") return {};
+  const { natsCalloutSeed: NATS_CALLOUT_SEED, natsSystemPassword: NATS_SYSTEM_PASSWORD } = secrets;
+  return { NATS_CALLOUT_SEED, NATS_SYSTEM_USER: "relog_system", NATS_SYSTEM_PASSWORD };
+}
+
 /** Where a stack keeps sealed segments unless the environment says otherwise. */
 export function archiveFolder(dir: string): string {
   return join(resolve(dir), "archive");

@@ -5,6 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Environment } from "../base/config.ts";
+import { newAccountSeed } from "../streams/nkey.ts";
 import type { Child } from "./child.ts";
 import { clickhouseChild, clickhouseReady } from "./clickhouse.ts";
 import { findNatsServer } from "./nats-find.ts";
@@ -44,12 +45,12 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   await using undo = new AsyncDisposableStack();
   const dir = options.dir ?? (await mkdtemp(join(tmpdir(), "relog-stack-")));
   if (options.dir === undefined) undo.defer(() => rm(dir, { recursive: true, force: true }));
-  const natsPassword = password();
+  const [natsPassword, systemPassword, calloutSeed] = [password(), password(), newAccountSeed()];
   const ports: NatsPorts[] = [];
   for (let i = 0; i < nodes; i++) ports.push({ client: await freePort(), monitor: await freePort(), route: await freePort() });
   const binary = await findNatsServer(options.env);
   const store = { maxFileStoreBytes: options.maxFileStoreBytes };
-  const nats = await natsChildren({ binary, dir: join(dir, "nats"), password: natsPassword, ports, ...store });
+  const nats = await natsChildren({ binary, dir: join(dir, "nats"), password: natsPassword, systemPassword, calloutSeed, ports, ...store });
   let clickhouse: Stack["clickhouse"];
   if (options.clickhouse ?? true) {
     const secrets = { password: password(), readerPassword: password() };
@@ -78,6 +79,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       NATS_URL: natsUrl,
       NATS_USER: "relog",
       NATS_PASSWORD: natsPassword,
+      NATS_CALLOUT_SEED: calloutSeed,
+      NATS_SYSTEM_PASSWORD: systemPassword,
       ...(clickhouse && {
         CLICKHOUSE_URL: clickhouse.url,
         CLICKHOUSE_USER: clickhouse.user,

@@ -44,11 +44,11 @@ export function firstCommands({ ingestUrl, queryUrl, key }: Contract): [send: st
 /** What is said when everything is up. */
 export function welcome(contract: Contract, dir: string): string {
   const [send, ask, receipt] = firstCommands(contract);
-  const { ingestUrl, queryUrl, natsUrl, key } = contract;
+  const { ingestUrl, queryUrl, natsUrl, tenant, key } = contract;
   return `
   ingest  ${ingestUrl}
   query   ${queryUrl}
-  NATS    ${natsUrl}
+  NATS    ${natsUrl} (the key is the token; publish to ingest.${tenant})
   key     ${key}
   folder  ${dir}
 

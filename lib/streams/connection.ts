@@ -8,6 +8,7 @@ import { duration, secret, text } from "../base/config.ts";
 import { messageOf, RelogError } from "../base/errors.ts";
 import type { Health } from "../base/health.ts";
 import type { Logger } from "../base/telemetry.ts";
+import { INBOX_PREFIX } from "../event/inbox.ts";
 
 export type { NatsConnection } from "nats";
 
@@ -19,9 +20,6 @@ export const natsSettings = {
   reconnectWaitMs: duration("NATS_RECONNECT_WAIT", "250ms", "pause between two attempts at the same server"),
   requestTimeoutMs: duration("NATS_REQUEST_TIMEOUT", "5s", "longest wait for one answer; a leader election takes about as long"),
 };
-
-/** Replies come to where producers may not listen (ops/nats/users.conf). */
-export const INBOX_PREFIX = "_INBOX_RELOG";
 
 function optionsOf(settings: Values<typeof natsSettings>, name: string): ConnectionOptions {
   return {
@@ -59,6 +57,16 @@ export async function connectNatsNow(settings: Values<typeof natsSettings>, name
       cause,
     });
   }
+}
+
+/** As a user of the system account: for looking at connections and ending them. It reconnects for ever, too. */
+export async function connectSystem(
+  settings: Values<typeof natsSettings>,
+  system: { readonly systemUser: string; readonly systemPassword: string },
+  name: string,
+): Promise<NatsConnection> {
+  const { systemUser: natsUser, systemPassword: natsPassword } = system;
+  return await connect({ ...optionsOf({ ...settings, natsUser, natsPassword }, `${name}-system`), waitOnFirstConnect: false });
 }
 
 /**

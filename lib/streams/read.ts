@@ -7,7 +7,7 @@
 import type { Msg, MsgHdrs, NatsConnection } from "nats";
 import { createInbox, NatsError } from "nats";
 import type { StoredMessage } from "../event/envelope.ts";
-import { INBOX_PREFIX } from "./connection.ts";
+import { INBOX_PREFIX } from "../event/inbox.ts";
 
 export interface ReadResult {
   readonly messages: StoredMessage[];

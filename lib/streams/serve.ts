@@ -8,17 +8,20 @@ export interface NatsRequest {
   readonly subject: string;
   readonly payload: Uint8Array;
   header(name: string): string | undefined;
-  /** False for a plain publish: nobody waits for an answer. */
-  readonly answered: boolean;
+  /** Where the answer goes; undefined for a plain publish: nobody waits for one. */
+  readonly reply: string | undefined;
 }
 
-/** Serves `subject`; each request runs on its own, bounds are the handler's. Disposing takes no more and lets running ones finish. */
+/**
+ * Serves `subject`; each request runs on its own, bounds are the handler's. Disposing takes no more and lets running ones finish.
+ * The answer is published with the services' rights: a handler that must not write to a request's reply returns undefined.
+ */
 export function serveQueue(
   nc: NatsConnection,
   subject: string,
   queue: string,
   log: Logger,
-  handle: (request: NatsRequest) => Promise<Record<string, unknown>>,
+  handle: (request: NatsRequest) => Promise<Record<string, unknown> | undefined>,
 ): AsyncDisposable {
   const running = new Set<Promise<void>>();
   const subscription = nc.subscribe(subject, {
@@ -32,10 +35,10 @@ export function serveQueue(
         subject: message.subject,
         payload: message.data,
         header: (name) => headerOf(message.headers, name),
-        answered: message.reply !== undefined && message.reply !== "",
+        reply: message.reply || undefined,
       })
         .then((answer) => {
-          message.respond(JSON.stringify(answer), { headers: headers() });
+          if (answer !== undefined) message.respond(JSON.stringify(answer), { headers: headers() });
         })
         .catch((thrown: unknown) => log.error({ err: thrown, subject: message.subject }, "a NATS request was not answered"))
         .finally(() => running.delete(task));

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { expect, test } from "vitest";
 import { findNatsServer } from "../../lib/devstack/nats-find.ts";
+import { accountSigner, newAccountSeed } from "../../lib/streams/nkey.ts";
 
 const read = (path: string): string => readFileSync(path, "utf8");
 const compose = read("compose.yaml");
@@ -47,7 +48,7 @@ test("every mounted file exists, and the engines get the files that the embedded
   expect(mounted.filter((path) => !existsSync(path))).toEqual([]);
   for (const path of ["./ops/nats", "./ops/clickhouse/config.d/relog.xml", "./ops/clickhouse/users.d/relog.xml"])
     expect(mounted).toContain(path);
-  for (const path of ["server.conf", "limits.conf", "jetstream.conf", "users.conf"])
+  for (const path of ["server.conf", "limits.conf", "jetstream.conf", "users.conf", "system.conf"])
     expect(existsSync(join("ops/nats", path)), path).toBe(true);
 });
 
@@ -76,13 +77,20 @@ test("every process runs from the image, and on a port that its health check ask
 
 test("nats-server takes its production configuration, also with passwords that look like numbers", async () => {
   const binary = await findNatsServer(process.env);
-  const env = { RELOG_NATS_NAME: "n1", RELOG_NATS_ZONE: '"az:1"', RELOG_NATS_PASSWORD: '"12"', RELOG_NATS_PRODUCER_PASSWORD: '"3e4"' };
+  const env = {
+    RELOG_NATS_NAME: "n1",
+    RELOG_NATS_ZONE: '"az:1"',
+    RELOG_NATS_PASSWORD: '"12"',
+    RELOG_NATS_SYSTEM_PASSWORD: '"3e4"',
+    RELOG_NATS_CALLOUT_ISSUER: `"${accountSigner(newAccountSeed())!.publicKey}"`,
+  };
   const dir = mkdtempSync(join(tmpdir(), "relog-compose-"));
   const config = join(dir, "server.conf");
   writeFileSync(config, read("ops/nats/server.conf").replaceAll(/include "/g, `include "${join("..", "..", process.cwd(), "ops/nats")}/`));
   const run = (env: Record<string, string>) => execFileSync(binary, ["-t", "-c", config], { env, stdio: "pipe" });
   run(env);
   expect(() => run({ ...env, RELOG_NATS_PASSWORD: "12" })).toThrow();
+  expect(() => run({ ...env, RELOG_NATS_CALLOUT_ISSUER: '"nobody"' })).toThrow();
   rmSync(dir, { recursive: true });
 });
 

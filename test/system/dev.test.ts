@@ -111,8 +111,9 @@ test("an ingest and its projection make no log line, so shipping does not feed i
   expect(size() - before).toBeLessThan(1_000);
 });
 
-test("a NATS client without credentials can hand in logs, and nothing else", async () => {
-  const nc = await connect({ servers: contract.natsUrl, timeout: 5_000 });
+test("a NATS client with the key can hand in logs, and nothing else; without it nothing at all", async () => {
+  await expect(connect({ servers: contract.natsUrl, reconnect: false })).rejects.toMatchObject({ code: "AUTHORIZATION_VIOLATION" });
+  const nc = await connect({ servers: contract.natsUrl, token: contract.key, timeout: 5_000 });
   const errors: string[] = [];
   void (async () => {
     for await (const status of nc.status()) errors.push(JSON.stringify(status));
