@@ -14,7 +14,8 @@ import { dropExpired, removeRows } from "./generation.ts";
 import { engineTimeMs, inserter } from "./insert.ts";
 import { generationDatabase, migrate, readMigrations } from "./migrate.ts";
 import type { UsageStore } from "./usage.ts";
-import { OTHER_SERVICES, QUARTER_MS, usageStore } from "./usage.ts";
+import { QUARTER_MS, usageStore } from "./usage.ts";
+import { OTHER_SERVICES } from "./usage-sql.ts";
 
 const stack = new AsyncDisposableStack();
 let clickhouse: ClickHouse;
