@@ -1,6 +1,7 @@
 // Reading usage: by hour, day and month of a time zone, for quotas, and for comparing.
 
 import type { ClickHouse } from "./client.ts";
+import { saysTableGone } from "./insert.ts";
 import type { Figures, UsageStore } from "./usage.ts";
 import type { UsageScope } from "./usage-sql.ts";
 import { bucketOf, merged, RANGE, secondsOf, sides, USAGE_BACKGROUND, USAGE_SETTINGS } from "./usage-sql.ts";
@@ -9,10 +10,16 @@ const READ_BYTES_MAX = 256 * 2 ** 20;
 
 export type Ask = <T>(statement: string, params: Readonly<Record<string, unknown>>, settings?: typeof USAGE_SETTINGS) => Promise<T[]>;
 
-/** The reading half of a UsageStore, and how it asks. */
-export function usageFigures(clickhouse: ClickHouse): Pick<UsageStore, "rows" | "windows" | "quarters" | "stored"> & { readonly ask: Ask } {
+/** The reading half of a UsageStore, and how it asks. @param onGone told when a table is not there */
+export function usageFigures(
+  clickhouse: ClickHouse,
+  onGone: () => void,
+): Pick<UsageStore, "rows" | "windows" | "quarters" | "stored"> & { readonly ask: Ask } {
   const ask: Ask = async <T>(statement: string, params: Readonly<Record<string, unknown>>, settings = USAGE_SETTINGS) => {
-    const bytes = await clickhouse.read({ statement, params, settings }, READ_BYTES_MAX);
+    const bytes = await clickhouse.read({ statement, params, settings }, READ_BYTES_MAX).catch((error: unknown) => {
+      if (saysTableGone(error)) onGone();
+      throw error;
+    });
     const lines = bytes.toString("utf8").split("\n");
     return lines.filter((line) => line !== "").map((line) => JSON.parse(line) as T);
   };

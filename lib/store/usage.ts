@@ -74,7 +74,7 @@ export interface StoredFigures {
 }
 
 export interface UsageStore {
-  /** Makes the closed table when it is not there. @throws RelogError, as all of them */
+  /** Makes the closed table when it is not there: once, and again when it was found to be gone. @throws RelogError, as all of them */
   create(): Promise<void>;
   /** Why a generation has no usage; undefined when it has. */
   lacking(generation: number): Promise<string | undefined>;
@@ -92,10 +92,16 @@ export interface UsageStore {
 
 /** The usage of one ClickHouse. */
 export function usageStore(clickhouse: ClickHouse, cluster = ""): UsageStore {
-  const { ask, ...figures } = usageFigures(clickhouse);
+  let created = false;
+  const { ask, ...figures } = usageFigures(clickhouse, () => {
+    created = false;
+  });
   return {
     ...figures,
-    create: () => createTables(clickhouse, cluster),
+    async create() {
+      if (!created) await createTables(clickhouse, cluster);
+      created = true;
+    },
 
     async lacking(generation) {
       const statement =
