@@ -18,6 +18,7 @@ import { acquire } from "../../lib/streams/lease.ts";
 import { readStream, streamState } from "../../lib/streams/read.ts";
 import type { UsagePorts } from "../../lib/usage/answer.ts";
 import { usageCloser } from "../../lib/usage/closing.ts";
+import { canonicalZone } from "../../lib/usage/endpoints.ts";
 import type { Projection } from "./projection.ts";
 
 const LEASE_KEY = "usage-closing";
@@ -102,7 +103,7 @@ export function usagePorts(
     windows,
     account(tenant) {
       const { status, quotas } = directory.known(tenant).account;
-      return status === "absent" ? undefined : { quotas, zone: quotas.time_zone ?? "UTC" };
+      return status === "absent" ? undefined : { quotas, zone: canonicalZone(quotas.time_zone ?? "UTC") ?? "UTC" };
     },
     nowMs: systemClock.now,
   };
