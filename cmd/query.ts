@@ -22,23 +22,28 @@ import { createGate } from "../lib/query/sql/gate.ts";
 import { rememberAccepted } from "../lib/query/sql/remember.ts";
 import { clickhouseReaderSettings, clickhouseSettings, openClickHouse } from "../lib/store/client.ts";
 import { noteLive, recallLive } from "../lib/store/live.ts";
-import { generationDatabase } from "../lib/store/migrate.ts";
+import { clusterSettings, generationDatabase } from "../lib/store/migrate.ts";
 import { createSqlParser } from "../lib/store/parse.ts";
 import { createSelect } from "../lib/store/select.ts";
+import { usageStore } from "../lib/store/usage.ts";
 import { shardProgress } from "../lib/streams/checkpoints.ts";
 import type { NatsConnection } from "../lib/streams/connection.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
 import { followGenerations } from "../lib/streams/generations.ts";
 import { shardSettings } from "../lib/streams/topology.ts";
+import { usageApi } from "../lib/usage/api.ts";
+import { USAGE_ENDPOINTS } from "../lib/usage/endpoints.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
 import { siteSettings } from "./parts/projection.ts";
+import { usagePorts } from "./parts/usage.ts";
 
 const settings = {
   ...httpSettings,
   ...devKeySettings,
   ...clickhouseSettings,
   ...clickhouseReaderSettings,
+  ...clusterSettings,
   ...querySettings,
   ...natsSettings,
   ...shardSettings,
@@ -116,7 +121,9 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   );
   app.route("/", receiptsApi(authenticate, receiptPorts()));
   app.route("/", accountsApi(authenticate, accountsApiPorts("query", accounts, connected)));
-  app.route("/", openApiRoutes(accountsDocument()));
+  const usage = usagePorts(usageStore(writer, values.cluster), accounts.directory, () => live.generation);
+  app.route("/", usageApi(authenticate, { ...usage, ready: () => accounts.ready }));
+  app.route("/", openApiRoutes(accountsDocument(Object.values(USAGE_ENDPOINTS))));
 
   health.notReady("clickhouse", "not asked yet");
   const startedMs = performance.now();

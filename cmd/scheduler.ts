@@ -34,6 +34,7 @@ import type { NatsConnection } from "../lib/streams/connection.ts";
 import { connectNats } from "../lib/streams/connection.ts";
 import { followGenerations, generationsRegister } from "../lib/streams/generations.ts";
 import { reconcileUntilDone, topology } from "../lib/streams/topology.ts";
+import { usageSettings } from "../lib/usage/closing.ts";
 import { openAccounts } from "./parts/accounts.ts";
 import { archiveJobs } from "./parts/archive.ts";
 import { archivedOrigin, deadLetters, deadLetterWatch } from "./parts/dead.ts";
@@ -44,6 +45,7 @@ import type { Rebuilding } from "./parts/rebuild.ts";
 import { rebuilding, rebuildSettings } from "./parts/rebuild.ts";
 import { rehydrating } from "./parts/rehydrate.ts";
 import { sweepExpired } from "./parts/retention.ts";
+import { usageClosing } from "./parts/usage.ts";
 
 const telemetry = createTelemetry("scheduler");
 const { log } = telemetry;
@@ -58,6 +60,7 @@ const settings = settingsOrExit(
     ...archiveSettings,
     ...rebuildSettings,
     ...rehydrateSettings,
+    ...usageSettings,
   },
   process.env,
   retentionFault,
@@ -72,12 +75,15 @@ const SWEEP_MS = 10 * 60_000;
 function backgroundJobs(parts: Projection, { control, ports }: Rebuilding, tables: RehydratePorts): Job[] {
   const { nc, library, owner } = parts;
   const objects = openObjectStore(settings);
-  const sweep = () => sweepExpired(parts);
+  const usage = usageClosing(parts, settings.usageEveryMs, telemetry);
+  // What leaves the tables is in the usage before.
+  const sweep = () => usage.close().then(() => sweepExpired(parts));
   return [
     { name: "rebuild", run: (signal) => runRebuilds(control, ports, owner, log, signal) },
     { name: "rehydrate", run: (signal) => runRehydrations(tables, log, signal) },
     { name: "rehydrate-drop", run: (signal) => dropRehydrations(tables, log, signal) },
     { name: "retention", run: (signal) => every(SWEEP_MS, sweep, signal) },
+    usage.job,
     ...(objects && library ? archiveJobs({ nc, objects, library, settings, owner, health, telemetry }) : []),
   ];
 }

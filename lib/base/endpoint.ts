@@ -12,8 +12,8 @@ import { RelogError } from "./errors.ts";
 import type { Authenticate, Principal, Scope } from "./principal.ts";
 import { authorize, authorizeOperator } from "./principal.ts";
 
-/** Who may call: anyone with a key, a key with a scope, or an operator. */
-export type Access = "key" | Scope | "operator";
+/** Who may call: anyone with a key, a key with a scope or one of two, or an operator. */
+export type Access = "key" | Scope | "query|admin" | "operator";
 
 export interface Endpoint<P extends ZodObject = ZodObject, Q extends ZodObject = ZodObject, B extends ZodType = ZodType> {
   /** Unique; the operation's id in OpenAPI. */
@@ -73,6 +73,12 @@ export function serveEndpoint<E extends Endpoint>(
 
 async function permitted(authenticate: Authenticate, access: Access, header: (name: string) => string | undefined): Promise<Principal> {
   if (access === "operator") return await authorizeOperator(authenticate, header);
+  if (access === "query|admin") {
+    const principal = await authorize(authenticate, header);
+    if (!principal.scopes.some((scope) => scope === "query" || scope === "admin"))
+      throw new RelogError("forbidden", 'the API key has neither the scope "query" nor "admin"');
+    return principal;
+  }
   return await authorize(authenticate, header, access === "key" ? undefined : access);
 }
 

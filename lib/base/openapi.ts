@@ -38,6 +38,7 @@ const ACCESS: Readonly<Record<Access, string>> = {
   ingest: 'a key with the scope "ingest"',
   query: 'a key with the scope "query"',
   admin: 'a key with the scope "admin"',
+  "query|admin": 'a key with the scope "query" or "admin"',
   operator: "the key of an operator of the installation",
 };
 const ALWAYS: readonly ErrorCode[] = ["unauthenticated", "bad_request", "not_ready"];

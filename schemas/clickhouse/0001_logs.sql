@@ -4,7 +4,10 @@
 -- index is on the expression and not a preprocessor of one on `body`, because that would answer hasToken(body, ...) wrongly.
 -- `retention` is the class of the record, in days, 0 for ever (lib/event/retention.ts): records leave by dropping whole
 -- partitions. It is MATERIALIZED so that SELECT * does not show it; inserts give it (insert_allow_materialized_columns).
--- The projection counts records per minute, service and severity inside the same parts, so it cannot disagree with them.
+-- `bytes` is what usage counts of a record: the bytes of its texts, as BatchBuilder.size (lib/event/batch.ts); computed at the
+-- insert, and not part of SELECT * either.
+-- The projection `counts` has records per minute, service and severity inside the same parts, so it cannot disagree with them;
+-- `usage` (docs/adr/0020) records and bytes per quarter of an hour in which they were observed, since time zones differ by quarters.
 CREATE TABLE IF NOT EXISTS `{database}`.logs{local} {on_cluster}
 (
     tenant LowCardinality(String),
@@ -26,6 +29,9 @@ CREATE TABLE IF NOT EXISTS `{database}`.logs{local} {on_cluster}
     line UInt32 CODEC(Delta(4), ZSTD(1)),
 
     retention UInt16 MATERIALIZED 0,
+    bytes UInt32 MATERIALIZED length(severity_text) + length(service) + length(host) + length(event_name) + length(body) + length(trace_id) + length(span_id)
+        + arraySum(x -> length(x), mapKeys(attributes)) + arraySum(x -> length(x), mapValues(attributes))
+        + arraySum(x -> length(x), mapKeys(resource)) + arraySum(x -> length(x), mapValues(resource)) CODEC(ZSTD(1)),
 
     time DateTime64(9, 'UTC') ALIAS timestamp,
     message String ALIAS body,
@@ -43,6 +49,11 @@ CREATE TABLE IF NOT EXISTS `{database}`.logs{local} {on_cluster}
     (
         SELECT tenant, toStartOfMinute(timestamp) AS minute, toStartOfFiveMinutes(timestamp) AS five_minutes, service, severity_number, severity_text, count()
         GROUP BY tenant, minute, five_minutes, service, severity_number, severity_text
+    ),
+    PROJECTION usage
+    (
+        SELECT tenant, toStartOfFifteenMinutes(observed_timestamp) AS quarter, service, count(), sum(bytes)
+        GROUP BY tenant, quarter, service
     )
 )
 ENGINE = {replicated}MergeTree
