@@ -107,7 +107,13 @@ it("windows of any zone follow each other without gap and overlap, whatever was 
 
 it("what counts into a current month anywhere was stored after the earliest one began", () => {
   const zones = Intl.supportedValuesOf("timeZone").map((zone) => new Calendar(zone));
-  for (const at of ["2026-12-01T00:00:00Z", "2026-11-30T23:59:59Z", "2026-12-01T11:59:59Z", "2026-12-01T12:00:00Z", "2027-01-01T05:00:00Z"]) {
+  for (const at of [
+    "2026-12-01T00:00:00Z",
+    "2026-11-30T23:59:59Z",
+    "2026-12-01T11:59:59Z",
+    "2026-12-01T12:00:00Z",
+    "2027-01-01T05:00:00Z",
+  ]) {
     const earliest = Math.min(...zones.map((calendar) => calendar.at(ms(at)).month.fromMs));
     expect(earliestMonthMs(ms(at))).toBeLessThan(earliest);
   }
