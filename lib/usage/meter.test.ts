@@ -2,10 +2,11 @@
 
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import type { Snapshot } from "./meter.ts";
+
 import { Meter } from "./meter.ts";
 import type { Metered } from "./metered.ts";
 import { readMetered } from "./metered.ts";
+import type { Snapshot } from "./snapshot.ts";
 import { Calendars } from "./windows.ts";
 
 const ms = (text: string): number => Date.parse(text);

@@ -8,6 +8,10 @@
 // progress become those of the new zone, and go on from what is known.
 
 import type { Metered } from "./metered.ts";
+import type { Snapshot } from "./snapshot.ts";
+import { SNAPSHOT_VERSION } from "./snapshot.ts";
+import type { Part, Tally } from "./tally.ts";
+import { add, NOTHING, turn } from "./tally.ts";
 import type { Calendars, Window } from "./windows.ts";
 
 export interface Used extends Window {
@@ -18,36 +22,6 @@ export interface Used extends Window {
 export interface Usage {
   readonly day: Used;
   readonly month: Used;
-}
-
-/** A shard's part of all usage, and up to where. Written as it is. */
-export interface Snapshot {
-  readonly version: typeof SNAPSHOT_VERSION;
-  /** When the stream was created that `next` counts in. */
-  readonly stream: string;
-  /** The first sequence that is not in the totals. */
-  readonly next: number;
-  /** [day from, day to, month from, month to] in milliseconds since the epoch: few, for all tenants. */
-  readonly windows: readonly (readonly [number, number, number, number])[];
-  /** [window, records of the day, bytes of the day, records of the month, bytes of the month]. */
-  readonly tenants: Readonly<Record<string, readonly [number, number, number, number, number]>>;
-}
-
-export const SNAPSHOT_VERSION = 1;
-
-/** A window of a tenant, with its sum over the shards. */
-interface Tally {
-  fromMs: number;
-  toMs: number;
-  records: number;
-  bytes: number;
-}
-
-/** One shard's part of a tally; of another window than the tally's it is nothing. */
-interface Part {
-  fromMs: number;
-  records: number;
-  bytes: number;
 }
 
 type Period = "day" | "month";
@@ -284,8 +258,6 @@ export class Meter {
   }
 }
 
-const NOTHING: Part = { fromMs: 0, records: 0, bytes: 0 };
-
 function partsOf({ parts }: Shard, tenant: string): Parts {
   let known = parts.get(tenant);
   if (known === undefined) {
@@ -293,19 +265,4 @@ function partsOf({ parts }: Shard, tenant: string): Parts {
     parts.set(tenant, known);
   }
   return known;
-}
-
-/** Begins a window with nothing, or goes on with one that began at the same moment. */
-function turn(tally: Tally, { fromMs, toMs }: Window): void {
-  Object.assign(tally, fromMs === tally.fromMs ? { toMs } : { fromMs, toMs, records: 0, bytes: 0 });
-}
-
-/** Adds to a tally and to a shard's part of it, if they are of that window. */
-function add(tally: Tally, part: Part, fromMs: number, records: number, bytes: number): void {
-  if (fromMs !== tally.fromMs) return;
-  if (part.fromMs !== fromMs) Object.assign(part, { fromMs, records: 0, bytes: 0 });
-  tally.records += records;
-  tally.bytes += bytes;
-  part.records += records;
-  part.bytes += bytes;
 }
