@@ -23,6 +23,7 @@ import { envelopeAt } from "../lib/streams/envelope-at.ts";
 import { serveQueue } from "../lib/streams/serve.ts";
 import { reconcileUntilDone, topology, topologySettings } from "../lib/streams/topology.ts";
 import { openAccounts } from "./parts/accounts.ts";
+import { Metering } from "./parts/meter.ts";
 import { openNatsKeys } from "./parts/nats-keys.ts";
 
 const telemetry = createTelemetry("gateway");
@@ -67,7 +68,9 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
   stack.defer(() => nc.close());
   await reconcileUntilDone(nc, topology(settings), telemetry.log, health, signal);
   const accounts = stack.use(openAccounts("gateway", settings, health, telemetry));
+  const metering = new Metering(accounts, settings.shards, true, health, telemetry);
   await accounts.begin(nc, signal);
+  await metering.begin(nc, signal);
 
   const report = (shard: number, why: string | undefined): void => health.warn(STREAMS.logs(shard), why);
   const admitted = admission(settings, telemetry);
@@ -78,10 +81,11 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
     (stream, seq) => envelopeAt(nc, stream, seq),
     systemClock,
     telemetry,
+    metering.quotas,
   );
-  const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry);
+  const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry, metering.quotas);
   const natsKeys = stack.use(openNatsKeys(settings, nc, accounts, health, telemetry, signal));
-  const handle = nativeIngest(natsKeys.tenantOf, natsKeys.isOwnReply, accept, admitted, settings, telemetry);
+  const handle = nativeIngest(natsKeys.tenantOf, natsKeys.isOwnReply, accept, admitted, settings, telemetry, metering.quotas);
   stack.use(serveQueue(nc, SUBJECTS.ingest("*"), "gateways", telemetry.log, handle));
   front.app = withContractErrors(new Hono().route("/", healthApp).route("/", api), telemetry.log);
   // Calls under way are answered while NATS is still there; closing the server twice is harmless.

@@ -35,6 +35,7 @@ import { shardSettings } from "../lib/streams/topology.ts";
 import { usageApi } from "../lib/usage/api.ts";
 import { USAGE_ENDPOINTS } from "../lib/usage/endpoints.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
+import { Metering } from "./parts/meter.ts";
 import { siteSettings } from "./parts/projection.ts";
 import { usagePorts } from "./parts/usage.ts";
 
@@ -83,6 +84,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   );
   const accounts = openAccounts("query", values, health, telemetry);
   const { authenticate } = accounts;
+  const metering = new Metering(accounts, values.shards, false, health, telemetry);
 
   // Receipts need NATS, SQL only needs to know once which generation is live: the connection is made beside.
   let nats: NatsConnection | undefined;
@@ -93,7 +95,8 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
     const onFault = (error: unknown): void => health.warn("generations", error === undefined ? undefined : messageOf(error));
     const operated = accounts.begin(nc, signal).then(() => ensureInstallation(accounts, values, telemetry, signal));
     const followed = followGenerations(nc, values.site, (now, revision) => live.changed(now, revision), onFault, signal);
-    return Promise.all([operated, followed]);
+    const metered = operated.then(() => metering.begin(nc, signal));
+    return Promise.all([metered, followed]);
   });
   connecting.catch((error: unknown) => log.error({ err: error }, "cannot connect to NATS"));
   stack.defer(() => nats?.close());

@@ -38,6 +38,8 @@ import { usageSettings } from "../lib/usage/closing.ts";
 import { openAccounts } from "./parts/accounts.ts";
 import { archiveJobs } from "./parts/archive.ts";
 import { archivedOrigin, deadLetters, deadLetterWatch } from "./parts/dead.ts";
+import { Metering } from "./parts/meter.ts";
+import { meterJobs } from "./parts/meter-jobs.ts";
 import { readPointer } from "./parts/pointer.ts";
 import type { Projection } from "./parts/projection.ts";
 import { libraryOf, projectionSettings } from "./parts/projection.ts";
@@ -72,7 +74,7 @@ const settings = settingsOrExit(
 const SWEEP_MS = 10 * 60_000;
 
 /** Everything that runs in the background; a file of cmd/parts puts each together. */
-function backgroundJobs(parts: Projection, { control, ports }: Rebuilding, tables: RehydratePorts): Job[] {
+function backgroundJobs(parts: Projection, { control, ports }: Rebuilding, tables: RehydratePorts, metering: Metering): Job[] {
   const { nc, library, owner } = parts;
   const objects = openObjectStore(settings);
   const usage = usageClosing(parts, settings.usageEveryMs, telemetry);
@@ -84,6 +86,7 @@ function backgroundJobs(parts: Projection, { control, ports }: Rebuilding, table
     { name: "rehydrate-drop", run: (signal) => dropRehydrations(tables, log, signal) },
     { name: "retention", run: (signal) => every(SWEEP_MS, sweep, signal) },
     usage.job,
+    ...meterJobs(metering, nc, owner, health, telemetry),
     ...(objects && library ? archiveJobs({ nc, objects, library, settings, owner, health, telemetry }) : []),
   ];
 }
@@ -153,9 +156,11 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
   };
   const rebuilds = rebuilding(parts, settings);
   const tables = rehydrating(parts, settings);
-  const jobs = stack.use(runJobs(backgroundJobs(parts, rebuilds, tables), health, telemetry));
   const accounts = stack.use(openAccounts("scheduler", settings, health, telemetry));
+  const metering = new Metering(accounts, settings.shards, false, health, telemetry);
+  const jobs = stack.use(runJobs(backgroundJobs(parts, rebuilds, tables, metering), health, telemetry));
   await accounts.begin(nc, signal);
+  await metering.begin(nc, signal);
   const { authenticate } = accounts;
   const dead = deadLettersApi(authenticate, deadLetters(parts, archivedOrigin(parts.library)), () => undefined);
   deadLetterMetrics(telemetry, health, deadLetterWatch(nc));

@@ -23,6 +23,7 @@ import { register } from "../../lib/streams/cas.ts";
 import type { NatsConnection } from "../../lib/streams/connection.ts";
 import type { AccountsReader } from "../../lib/streams/control.ts";
 import { accountOf, accountsReader, appendAccount, readControlBack } from "../../lib/streams/control.ts";
+import { accountOrQuotaOf } from "../../lib/streams/quota-events.ts";
 
 /** How long what was noted of keys' uses may take to be written when the process leaves. */
 const FINISH_MS = 2_000;
@@ -46,7 +47,7 @@ export function accountPorts(nc: NatsConnection, directory: Directory, reader: A
 
 /** What reading the audit needs of a connection. */
 export function auditPorts(nc: NatsConnection): AuditPorts {
-  return { readBack: (before, messagesMax) => readControlBack(nc, before, messagesMax), accountOf };
+  return { readBack: (before, messagesMax) => readControlBack(nc, before, messagesMax), tenantOf: accountOrQuotaOf };
 }
 
 /** Where it is remembered when keys were last used. */
@@ -171,7 +172,7 @@ export function accountsApiPorts(name: string, accounts: Accounts, connected: ()
     directory,
     ready: () => accounts.ready,
     run,
-    audit: { readBack: async (before, messagesMax) => await readControlBack(connected(), before, messagesMax), accountOf },
+    audit: { readBack: async (before, messagesMax) => await readControlBack(connected(), before, messagesMax), tenantOf: accountOrQuotaOf },
     lastUsed: (keyIds) => lastUse.of(keyIds),
     nowMs: systemClock.now,
     where: `${name}@${hostname()}`,

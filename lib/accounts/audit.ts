@@ -26,7 +26,7 @@ export interface AuditFilter {
   readonly what?: string | undefined;
   readonly sinceMs?: number | undefined;
   readonly untilMs?: number | undefined;
-  /** Only what was done to accounts: operations of the installation are its operators' affair. */
+  /** Only what is about the accounts and quotas of tenants: operations of the installation are its operators' affair. */
   readonly accountsOnly?: boolean | undefined;
 }
 
@@ -38,7 +38,8 @@ export interface AuditPorts {
     readonly messages: readonly Pick<StoredMessage, "seq" | "subject" | "payload" | "storedMs">[];
     readonly before: number | undefined;
   }>;
-  accountOf(subject: string): string | undefined;
+  /** The tenant whose account or quotas a message is about; undefined when it is about neither. */
+  tenantOf(subject: string): string | undefined;
 }
 
 const WINDOW = 500;
@@ -59,9 +60,9 @@ export async function readAudit(
       // The events of one message stay together: a cursor is a sequence.
       if (entries.length >= page.limit) return { entries, cursor: message.seq + 1 };
       if (filter.sinceMs !== undefined && message.storedMs < filter.sinceMs - CLOCKS_MS) return { entries, cursor: undefined };
-      const account = ports.accountOf(message.subject);
-      if (account === undefined && filter.accountsOnly === true) continue;
-      entries.push(...entriesOf(message, account).filter((entry) => matches(filter, entry)));
+      const about = ports.tenantOf(message.subject);
+      if (about === undefined && filter.accountsOnly === true) continue;
+      entries.push(...entriesOf(message, about).filter((entry) => matches(filter, entry)));
     }
     before = read.before;
     if (before === undefined) return { entries, cursor: undefined };

@@ -28,7 +28,7 @@ export class MemoryLog {
   }
 
   readonly audit: AuditPorts = {
-    accountOf: (subject) => (subject.startsWith(PREFIX) ? subject.slice(PREFIX.length) : undefined),
+    tenantOf: (subject) => /^control\.(?:accounts|quotas)\.([^.]+)/.exec(subject)?.[1],
     readBack: async (before, messagesMax) => {
       const older = this.messages.filter(({ seq }) => before === undefined || seq < before).reverse();
       const messages = older.slice(0, messagesMax);

@@ -18,6 +18,8 @@ import { newBatchId, newBatchIdOn, shardOf, timeOfBatchId } from "../event/ids.t
 import type { RecordDraft, Rejection } from "../event/record.ts";
 import type { Decoded, RecordLimits } from "./decoded.ts";
 import { recordLimits, recordSettings } from "./decoded.ts";
+import type { QuotaPort } from "./quota.ts";
+import { NO_QUOTAS } from "./quota.ts";
 
 export const acceptSettings = {
   ...recordSettings,
@@ -115,8 +117,9 @@ export function acceptor(
   envelopeAt: EnvelopePort,
   clock: Clock,
   telemetry: Telemetry,
+  quotas: Pick<QuotaPort, "stored"> = NO_QUOTAS,
 ): Accept {
-  const acceptance = new Acceptance(settings, shards, append, envelopeAt);
+  const acceptance = new Acceptance(settings, shards, append, envelopeAt, quotas);
   const records = telemetry.counter("relog_ingest_records_total", "records acknowledged", ["source"]);
   const rawBytes = telemetry.counter("relog_ingest_bytes_total", "bytes of acknowledged records as sent, after decompression", ["source"]);
   const rejections = telemetry.counter("relog_ingest_rejected_total", "records rejected", ["source", "reason"]);
@@ -147,12 +150,20 @@ class Acceptance {
   readonly #shards: number;
   readonly #append: AppendPort;
   readonly #envelopeAt: EnvelopePort;
+  readonly #quotas: Pick<QuotaPort, "stored">;
 
-  constructor(settings: Values<typeof acceptSettings>, shards: number, append: AppendPort, envelopeAt: EnvelopePort) {
+  constructor(
+    settings: Values<typeof acceptSettings>,
+    shards: number,
+    append: AppendPort,
+    envelopeAt: EnvelopePort,
+    quotas: Pick<QuotaPort, "stored">,
+  ) {
     this.#settings = settings;
     this.#shards = shards;
     this.#append = append;
     this.#envelopeAt = envelopeAt;
+    this.#quotas = quotas;
   }
 
   collect(call: Call, decode: Decode, now: number): Collector {
@@ -235,7 +246,11 @@ class Acceptance {
       observedMs: now,
     };
     const headers = envelopeHeaders(envelope, sending.dedupeKey);
-    return await this.#append({ shard: sending.shard, tenant, headers, payload: await encodeBlock(block) });
+    const { shard } = sending;
+    const appended = await this.#append({ shard, tenant, headers, payload: await encodeBlock(block) });
+    const { records, size } = block;
+    if (!appended.duplicate) this.#quotas.stored({ tenant, shard, seq: appended.seq, records, size });
+    return appended;
   }
 }
 

@@ -18,6 +18,8 @@ import { type bodySettings, readBody } from "./body.ts";
 import { ingestLatency } from "./latency.ts";
 import { decodeNdjson } from "./ndjson/decode.ts";
 import { fieldMaps, RENAME_PARAMETERS } from "./ndjson/rename.ts";
+import type { QuotaPort } from "./quota.ts";
+import { admitQuota, NO_QUOTAS } from "./quota.ts";
 
 /** Types that are certainly something else than JSON; anything else is tried, because `curl -d` says "form". */
 const FOREIGN_TYPE = /^(multipart\/|application\/(x-protobuf|vnd\.|octet-stream\+)|image\/|audio\/|video\/)/i;
@@ -29,6 +31,7 @@ export function ingestApi(
   admission: Admission,
   settings: Values<typeof bodySettings>,
   telemetry: Telemetry,
+  quotas: Pick<QuotaPort, "verdict"> = NO_QUOTAS,
 ): Hono {
   const app = new Hono();
   const fieldMapOf = fieldMaps();
@@ -39,6 +42,7 @@ export function ingestApi(
     const end = latency.startTimer({ source: "ndjson" });
     try {
       const principal = await authorize(authenticate, (name) => c.req.header(name), "ingest");
+      admitQuota(quotas.verdict(principal.tenant));
       const contentType = c.req.header("content-type") ?? "";
       if (FOREIGN_TYPE.test(contentType)) {
         throw new RelogError(

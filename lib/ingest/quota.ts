@@ -1,9 +1,17 @@
 // What a tenant's quotas say of a call, as the gateway asks.
 
+import { RelogError } from "../base/errors.ts";
+
 /** Reasons name the quota in words for people: `records_per_day (1000) is used up until 2026-01-03T00:00:00+01:00`. */
 export type QuotaVerdict =
   | { readonly kind: "within" }
-  | { readonly kind: "reject" | "drop" | "defer"; readonly reason: string; readonly retryAfterS: number };
+  | {
+      readonly kind: "reject" | "drop" | "defer";
+      readonly reason: string;
+      readonly retryAfterS: number;
+      /** For machines: quota, limit, used, until. */
+      readonly details?: Readonly<Record<string, unknown>>;
+    };
 
 export interface QuotaPort {
   /** What becomes of a tenant's call that comes now. Synchronous: the hot path asks for each call. */
@@ -20,3 +28,10 @@ export interface QuotaPort {
 
 /** No quotas: for processes and tests without accounts. */
 export const NO_QUOTAS: QuotaPort = { verdict: () => ({ kind: "within" }), stored: () => undefined };
+
+/** Lets a call in, or refuses it before anything of it is read. @throws RelogError quota_exceeded */
+export function admitQuota(verdict: QuotaVerdict): void {
+  if (verdict.kind === "within") return;
+  const { reason, retryAfterS, details } = verdict;
+  throw new RelogError("quota_exceeded", reason, { retryAfterS, details: { ...details } });
+}

@@ -142,8 +142,8 @@ interface RawMessage {
   readonly data?: string;
 }
 
-/** The first message at or behind a sequence, from the leader. */
-async function firstAt(nc: NatsConnection, stream: string, seq: number): Promise<RawMessage | undefined> {
+/** The first message at or behind a sequence, from the leader; undefined when there is none. @throws when the leader does not say */
+export async function firstAt(nc: NatsConnection, stream: string, seq: number): Promise<RawMessage | undefined> {
   return await getRaw(nc, stream, { seq, next_by_subj: ">" });
 }
 

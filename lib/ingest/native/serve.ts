@@ -17,6 +17,8 @@ import { type bodySettings, readBody } from "../body.ts";
 import { ingestLatency } from "../latency.ts";
 import { decodeNdjson } from "../ndjson/decode.ts";
 import { fieldMaps } from "../ndjson/rename.ts";
+import type { QuotaPort } from "../quota.ts";
+import { admitQuota, NO_QUOTAS } from "../quota.ts";
 
 /** The shape of lib/streams/serve.ts's requests. */
 export interface NativeRequest {
@@ -48,6 +50,7 @@ export function nativeIngest(
   admission: Admission,
   settings: Values<typeof bodySettings>,
   telemetry: Telemetry,
+  quotas: Pick<QuotaPort, "verdict"> = NO_QUOTAS,
 ): (request: NativeRequest) => Promise<Record<string, unknown> | undefined> {
   const fieldMapOf = fieldMaps();
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
@@ -62,6 +65,7 @@ export function nativeIngest(
   async function store(request: NativeRequest): Promise<Record<string, unknown>> {
     const principal = tenantOf(request.subject.slice("ingest.".length));
     if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's`);
+    admitQuota(quotas.verdict(principal.tenant));
     const contentType = request.header("content-type") ?? "application/x-ndjson";
     if (!/json/i.test(contentType))
       throw new RelogError(
