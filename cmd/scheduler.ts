@@ -44,6 +44,7 @@ import type { Rebuilding } from "./parts/rebuild.ts";
 import { rebuilding, rebuildSettings } from "./parts/rebuild.ts";
 import { rehydrating } from "./parts/rehydrate.ts";
 import { sweepExpired } from "./parts/retention.ts";
+import { policyOf } from "./parts/tenants.ts";
 
 const telemetry = createTelemetry("scheduler");
 const { log } = telemetry;
@@ -132,13 +133,13 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
 
   const retention = await followRetention(nc, signal);
   stack.defer(() => retention.ended);
+  const accounts = stack.use(openAccounts("scheduler", settings, health, telemetry));
+  await accounts.begin(nc, signal);
   const parts: Projection = {
     nc,
     clickhouse,
     settings,
-    get retention() {
-      return retention.now();
-    },
+    policy: policyOf(accounts.directory, accounts, { site: settings.site, settings: retention.now }),
     owner: `${hostname()}/${process.pid}/${randomUUID()}`,
     log,
     health,
@@ -148,8 +149,6 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
   const rebuilds = rebuilding(parts, settings);
   const tables = rehydrating(parts, settings);
   const jobs = stack.use(runJobs(backgroundJobs(parts, rebuilds, tables), health, telemetry));
-  const accounts = stack.use(openAccounts("scheduler", settings, health, telemetry));
-  await accounts.begin(nc, signal);
   const { authenticate } = accounts;
   const dead = deadLettersApi(authenticate, deadLetters(parts, archivedOrigin(parts.library)), () => undefined);
   deadLetterMetrics(telemetry, health, deadLetterWatch(nc));
