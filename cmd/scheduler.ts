@@ -18,6 +18,7 @@ import { followParent } from "../lib/base/parent-pipe.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
 import { deadLettersApi } from "../lib/dead/api.ts";
 import { deadLetterMetrics } from "../lib/dead/metrics.ts";
+import { runErasures } from "../lib/erasure/run.ts";
 import { adoptRetention, readRetention, retentionFault } from "../lib/event/retention.ts";
 import { projectorMetrics } from "../lib/projector/metrics.ts";
 import { rehydrateApi } from "../lib/rehydrate/api.ts";
@@ -34,9 +35,11 @@ import type { NatsConnection } from "../lib/streams/connection.ts";
 import { connectNats } from "../lib/streams/connection.ts";
 import { followGenerations, generationsRegister } from "../lib/streams/generations.ts";
 import { reconcileUntilDone, topology } from "../lib/streams/topology.ts";
+import type { Accounts } from "./parts/accounts.ts";
 import { openAccounts } from "./parts/accounts.ts";
 import { archiveJobs } from "./parts/archive.ts";
 import { archivedOrigin, deadLetters, deadLetterWatch } from "./parts/dead.ts";
+import { erasing } from "./parts/erasure.ts";
 import { readPointer } from "./parts/pointer.ts";
 import type { Projection } from "./parts/projection.ts";
 import { libraryOf, projectionSettings } from "./parts/projection.ts";
@@ -70,14 +73,16 @@ const settings = settingsOrExit(
 const SWEEP_MS = 10 * 60_000;
 
 /** Everything that runs in the background; a file of cmd/parts puts each together. */
-function backgroundJobs(parts: Projection, { control, ports }: Rebuilding, tables: RehydratePorts): Job[] {
+function backgroundJobs(parts: Projection, accounts: Accounts, { control, ports }: Rebuilding, tables: RehydratePorts): Job[] {
   const { nc, library, owner } = parts;
   const objects = openObjectStore(settings);
   const sweep = () => sweepExpired(parts);
+  const erasures = erasing(parts, accounts.directory, accounts.run, settings.archiveKeepMs);
   return [
     { name: "rebuild", run: (signal) => runRebuilds(control, ports, owner, log, signal) },
     { name: "rehydrate", run: (signal) => runRehydrations(tables, log, signal) },
     { name: "rehydrate-drop", run: (signal) => dropRehydrations(tables, log, signal) },
+    { name: "erasure", run: (signal) => runErasures(erasures, log, signal) },
     { name: "retention", run: (signal) => every(SWEEP_MS, sweep, signal) },
     ...(objects && library ? archiveJobs({ nc, objects, library, settings, owner, health, telemetry }) : []),
   ];
@@ -148,7 +153,7 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
   };
   const rebuilds = rebuilding(parts, settings);
   const tables = rehydrating(parts, settings);
-  const jobs = stack.use(runJobs(backgroundJobs(parts, rebuilds, tables), health, telemetry));
+  const jobs = stack.use(runJobs(backgroundJobs(parts, accounts, rebuilds, tables), health, telemetry));
   const { authenticate } = accounts;
   const dead = deadLettersApi(authenticate, deadLetters(parts, archivedOrigin(parts.library)), () => undefined);
   deadLetterMetrics(telemetry, health, deadLetterWatch(nc));

@@ -31,6 +31,8 @@ export interface Account {
   readonly status: "absent" | "active" | "disabled" | "deleted";
   readonly title: string;
   readonly createdMs: number;
+  /** 0 unless it is deleted. */
+  readonly deletedMs: number;
   /** Why it is disabled or deleted. */
   readonly reason: string;
   readonly keys: ReadonlyMap<string, KeyState>;
@@ -53,6 +55,7 @@ export function absent(tenant: string): Account {
     status: "absent",
     title: "",
     createdMs: 0,
+    deletedMs: 0,
     reason: "",
     keys: NO_KEYS,
     limits: NOTHING,
@@ -82,7 +85,14 @@ export function evolve(account: Account, event: AccountEvent, atMs: number, who 
     case "tenant_enabled":
       return { ...account, status: "active", reason: "" };
     case "tenant_deleted":
-      return { ...absent(account.tenant), status: "deleted", title: account.title, createdMs: account.createdMs, reason: event.reason };
+      return {
+        ...absent(account.tenant),
+        status: "deleted",
+        title: account.title,
+        createdMs: account.createdMs,
+        deletedMs: atMs,
+        reason: event.reason,
+      };
     case "limits_changed":
       return { ...account, limits: merged(account.limits, event.limits) };
     case "quotas_changed":

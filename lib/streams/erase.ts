@@ -7,7 +7,9 @@ import { NatsError } from "nats";
 import { STREAMS } from "../event/envelope.ts";
 import { forget, keysOf } from "./cas.ts";
 
+/** Neither stream nor message. */
 const NO_STREAM = 404;
+const TIMEOUT_MS = 5_000;
 
 /** Messages on a subject, which may have wildcards; 0 when there is no such stream. @throws NatsError */
 export async function countSubject(nc: NatsConnection, stream: string, subject: string): Promise<number> {
@@ -55,6 +57,15 @@ export interface Remaining {
   readonly ageMaxMs: number;
 }
 
+/** The first message of a subject that a stream still holds. Source: NATS ADR-31, direct get. */
+async function firstOf(nc: NatsConnection, stream: string, subject: string): Promise<number | undefined> {
+  const answer = await nc.request(`$JS.API.DIRECT.GET.${stream}`, JSON.stringify({ seq: 1, next_by_subj: subject }), {
+    timeout: TIMEOUT_MS,
+  });
+  const seq = Number(answer.headers?.get("Nats-Sequence") || Number.NaN);
+  return Number.isSafeInteger(seq) ? seq : undefined;
+}
+
 /** Undefined when it holds nothing of it. @throws NatsError */
 export async function remainingIn(nc: NatsConnection, shard: number, tenant: string): Promise<Remaining | undefined> {
   const [stream, subject] = [STREAMS.logs(shard), `logs.${shard}.${tenant}`];
@@ -63,13 +74,13 @@ export async function remainingIn(nc: NatsConnection, shard: number, tenant: str
   const manager = await nc.jetstreamManager({ checkAPI: false });
   try {
     const { config } = await manager.streams.info(stream);
-    const first = await manager.direct.getMessage(stream, { seq: 1, next_by_subj: subject });
+    const firstSeq = await firstOf(nc, stream, subject);
     const last = await manager.streams.getMessage(stream, { last_by_subj: subject });
     const ageMaxMs = config.max_age / 1e6;
-    return { stream, messages, firstSeq: first.seq, lastSeq: last.seq, lastMs: last.time.getTime(), ageMaxMs };
+    return { stream, messages, firstSeq: firstSeq ?? last.seq, lastSeq: last.seq, lastMs: last.time.getTime(), ageMaxMs };
   } catch (error) {
     // The last of them aged out meanwhile.
-    if (error instanceof NatsError && (error.api_error?.code === NO_STREAM || error.code === String(NO_STREAM))) return undefined;
+    if (error instanceof NatsError && error.api_error?.code === NO_STREAM) return undefined;
     throw error;
   }
 }
