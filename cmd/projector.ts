@@ -24,6 +24,7 @@ import { reconcileUntilDone, topology } from "../lib/streams/topology.ts";
 import { MIGRATIONS } from "./parts/paths.ts";
 import { Pointer, readPointer } from "./parts/pointer.ts";
 import { libraryOf, projectionSettings, shardWorker } from "./parts/projection.ts";
+import { followDirectory, policyOf } from "./parts/tenants.ts";
 
 const telemetry = createTelemetry("projector");
 const { log } = telemetry;
@@ -56,11 +57,13 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
   const clickhouse = stack.use(openClickHouse(settings));
   await reconcileUntilDone(nc, topology(settings), log, health, signal);
 
+  const retention = readRetention(settings);
+  const tenants = stack.use(await followDirectory(nc, health, log, signal));
   const parts = {
     nc,
     clickhouse,
     settings,
-    retention: readRetention(settings),
+    policy: policyOf(tenants.directory, tenants.reader, { site: settings.site, settings: () => retention }),
     owner: `${hostname()}/${process.pid}/${randomUUID()}`,
     log,
     health,
@@ -76,7 +79,7 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
   const lost = async () => (await readPointer(generations, clickhouse, settings.site)).lost;
   const pointer = new Pointer({
     generations,
-    retention: parts.retention,
+    retention,
     health,
     log,
     lost,

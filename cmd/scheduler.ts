@@ -18,6 +18,7 @@ import { followParent } from "../lib/base/parent-pipe.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
 import { deadLettersApi } from "../lib/dead/api.ts";
 import { deadLetterMetrics } from "../lib/dead/metrics.ts";
+import { runErasures } from "../lib/erasure/run.ts";
 import { adoptRetention, readRetention, retentionFault } from "../lib/event/retention.ts";
 import { projectorMetrics } from "../lib/projector/metrics.ts";
 import { rehydrateApi } from "../lib/rehydrate/api.ts";
@@ -35,9 +36,11 @@ import { connectNats } from "../lib/streams/connection.ts";
 import { followGenerations, generationsRegister } from "../lib/streams/generations.ts";
 import { reconcileUntilDone, topology } from "../lib/streams/topology.ts";
 import { usageSettings } from "../lib/usage/closing.ts";
+import type { Accounts } from "./parts/accounts.ts";
 import { openAccounts } from "./parts/accounts.ts";
 import { archiveJobs } from "./parts/archive.ts";
 import { archivedOrigin, deadLetters, deadLetterWatch } from "./parts/dead.ts";
+import { erasing } from "./parts/erasure.ts";
 import { Metering } from "./parts/meter.ts";
 import { meterJobs } from "./parts/meter-jobs.ts";
 import { readPointer } from "./parts/pointer.ts";
@@ -47,6 +50,7 @@ import type { Rebuilding } from "./parts/rebuild.ts";
 import { rebuilding, rebuildSettings } from "./parts/rebuild.ts";
 import { rehydrating } from "./parts/rehydrate.ts";
 import { sweepExpired } from "./parts/retention.ts";
+import { policyOf } from "./parts/tenants.ts";
 import { usageClosing } from "./parts/usage.ts";
 
 const telemetry = createTelemetry("scheduler");
@@ -74,16 +78,24 @@ const settings = settingsOrExit(
 const SWEEP_MS = 10 * 60_000;
 
 /** Everything that runs in the background; a file of cmd/parts puts each together. */
-function backgroundJobs(parts: Projection, { control, ports }: Rebuilding, tables: RehydratePorts, metering: Metering): Job[] {
+function backgroundJobs(
+  parts: Projection,
+  accounts: Accounts,
+  { control, ports }: Rebuilding,
+  tables: RehydratePorts,
+  metering: Metering,
+): Job[] {
   const { nc, library, owner } = parts;
   const objects = openObjectStore(settings);
   const usage = usageClosing(parts, settings.usageEveryMs, telemetry);
   // What leaves the tables is in the usage before.
   const sweep = () => usage.close().then(() => sweepExpired(parts));
+  const erasures = erasing(parts, accounts.directory, accounts.run, settings.archiveKeepMs);
   return [
     { name: "rebuild", run: (signal) => runRebuilds(control, ports, owner, log, signal) },
     { name: "rehydrate", run: (signal) => runRehydrations(tables, log, signal) },
     { name: "rehydrate-drop", run: (signal) => dropRehydrations(tables, log, signal) },
+    { name: "erasure", run: (signal) => runErasures(erasures, log, signal) },
     { name: "retention", run: (signal) => every(SWEEP_MS, sweep, signal) },
     usage.job,
     ...meterJobs(metering, nc, owner, health, telemetry),
@@ -141,13 +153,13 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
 
   const retention = await followRetention(nc, signal);
   stack.defer(() => retention.ended);
+  const accounts = stack.use(openAccounts("scheduler", settings, health, telemetry));
+  await accounts.begin(nc, signal);
   const parts: Projection = {
     nc,
     clickhouse,
     settings,
-    get retention() {
-      return retention.now();
-    },
+    policy: policyOf(accounts.directory, accounts, { site: settings.site, settings: retention.now }),
     owner: `${hostname()}/${process.pid}/${randomUUID()}`,
     log,
     health,
@@ -156,10 +168,8 @@ await runProcess(log, health, settings.drainMs, async (stack, signal) => {
   };
   const rebuilds = rebuilding(parts, settings);
   const tables = rehydrating(parts, settings);
-  const accounts = stack.use(openAccounts("scheduler", settings, health, telemetry));
   const metering = new Metering(accounts, settings.shards, false, health, telemetry);
-  const jobs = stack.use(runJobs(backgroundJobs(parts, rebuilds, tables, metering), health, telemetry));
-  await accounts.begin(nc, signal);
+  const jobs = stack.use(runJobs(backgroundJobs(parts, accounts, rebuilds, tables, metering), health, telemetry));
   await metering.begin(nc, signal);
   const { authenticate } = accounts;
   const dead = deadLettersApi(authenticate, deadLetters(parts, archivedOrigin(parts.library)), () => undefined);

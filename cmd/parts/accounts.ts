@@ -24,6 +24,7 @@ import type { NatsConnection } from "../../lib/streams/connection.ts";
 import type { AccountsReader } from "../../lib/streams/control.ts";
 import { accountOf, accountsReader, appendAccount, readControlBack } from "../../lib/streams/control.ts";
 import { accountOrQuotaOf } from "../../lib/streams/quota-events.ts";
+import { classesOfSettings } from "./tenants.ts";
 
 /** How long what was noted of keys' uses may take to be written when the process leaves. */
 const FINISH_MS = 2_000;
@@ -42,6 +43,7 @@ export function accountPorts(nc: NatsConnection, directory: Directory, reader: A
     append: (message, lastSeq) => appendAccount(nc, message.tenant, message, message.id, lastSeq),
     nowMs: systemClock.now,
     newId: () => newBatchId(systemClock.now()),
+    classes: () => classesOfSettings(nc),
   };
 }
 
@@ -59,6 +61,8 @@ export function lastUsePorts(nc: NatsConnection): LastUsePorts {
 /** The accounts as a service has them. */
 export interface Accounts extends AsyncDisposable {
   readonly directory: Directory;
+  /** Learns everything that CONTROL holds by now. @throws RelogError stream_unavailable */
+  toEnd(): Promise<void>;
   readonly authenticate: (credential: string) => Principal | undefined;
   readonly lastUse: LastUse;
   /** Whether everything was read once. */
@@ -73,7 +77,7 @@ export interface Accounts extends AsyncDisposable {
 export function openAccounts(name: string, home: Home, health: Health, { log, gauge }: Telemetry): Accounts {
   const directory = new Directory(systemClock);
   const owner = `${name}/${hostname()}/${process.pid}/${randomUUID()}`;
-  let [ready, ports] = [false, undefined as { run: Run; uses: LastUsePorts } | undefined];
+  let [ready, ports] = [false, undefined as { run: Run; uses: LastUsePorts; reader: AccountsReader } | undefined];
   const started = (): NonNullable<typeof ports> => {
     if (ports === undefined) throw new RelogError("stream_unavailable", "NATS is not connected yet", { retryAfterS: 2 });
     return ports;
@@ -112,6 +116,7 @@ export function openAccounts(name: string, home: Home, health: Health, { log, ga
 
   return {
     directory,
+    toEnd: async () => await started().reader.toEnd(),
     authenticate,
     lastUse,
     get ready() {
@@ -121,7 +126,7 @@ export function openAccounts(name: string, home: Home, health: Health, { log, ga
     async begin(nc, signal) {
       begunMs = systemClock.monotonicMs();
       const reader = readerInto(nc, directory);
-      ports = { run: accountCommands(accountPorts(nc, directory, reader)), uses: lastUsePorts(nc) };
+      ports = { run: accountCommands(accountPorts(nc, directory, reader)), uses: lastUsePorts(nc), reader };
       const first = Promise.withResolvers<void>();
       const follow = reader.follow((why) => {
         told(why);

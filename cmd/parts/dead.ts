@@ -8,6 +8,7 @@ import { RelogError } from "../../lib/base/errors.ts";
 import type { DeadMetricsPorts } from "../../lib/dead/metrics.ts";
 import type { DeadPorts } from "../../lib/dead/ports.ts";
 import type { StoredMessage } from "../../lib/event/envelope.ts";
+import type { Policy } from "../../lib/event/retention.ts";
 import { isExpired } from "../../lib/event/retention.ts";
 import type { Checkpoint } from "../../lib/projector/checkpoint.ts";
 import { checkpointKey } from "../../lib/projector/checkpoint.ts";
@@ -36,7 +37,7 @@ import { acquire } from "../../lib/streams/lease.ts";
 import { recordOperation } from "../../lib/streams/operations.ts";
 import type { Projection } from "./projection.ts";
 
-type DeadParts = Pick<Projection, "nc" | "clickhouse" | "settings" | "retention" | "owner" | "log">;
+type DeadParts = Pick<Projection, "nc" | "clickhouse" | "settings" | "policy" | "owner" | "log">;
 
 /** Letters that a summary counts at most. */
 const COUNTED_MAX = 200_000;
@@ -51,7 +52,7 @@ export function deadLetters(parts: DeadParts, origin: (head: DeadLetterHead) => 
     ...projecting(parts, generation),
     letter: (seq) => readDeadLetter(nc, seq),
     origin: originOf,
-    obstacle: obstacles(nc, site),
+    obstacle: obstacles(nc, site, parts.policy),
     remove: (seq) => removeDeadLetter(nc, seq),
     async record(token, results) {
       const count = (outcome: string): number => results.filter((one) => one.outcome === outcome).length;
@@ -114,9 +115,9 @@ export function deadLetterWatch(nc: NatsConnection): DeadMetricsPorts {
 
 /** The part of a retry that is the same as in a shard's worker: one generation's table, its fence and its judge. */
 function projecting(parts: DeadParts, generation: number) {
-  const { nc, clickhouse, settings, retention, log } = parts;
+  const { nc, clickhouse, settings, policy, log } = parts;
   const store = {
-    insert: inserter(clickhouse, { retention }),
+    insert: inserter(clickhouse),
     presence: presence(clickhouse),
     kill: (token: string) => killInserts(clickhouse, token, settings.cluster),
     timeMs: () => engineTimeMs(clickhouse),
@@ -129,8 +130,9 @@ function projecting(parts: DeadParts, generation: number) {
     // Two retries of one process are two owners.
     owner: `${parts.owner}/${randomUUID()}`,
     leaseMs: settings.leaseMs,
-    judge: judgeWanted(({ tenant, maxTimestamp }) => !isExpired(retention, tenant, maxTimestamp, systemClock.now())),
+    judge: judgeWanted(({ tenant, maxTimestamp }) => !isExpired(policy, tenant, maxTimestamp, systemClock.now())),
     site: siteOf(store, generationDatabase(generation), systemClock),
+    tenants: policy,
     events: {
       doubt: () => undefined,
       refused: (_plan: unknown, code: number | undefined, message: string) =>
@@ -146,16 +148,22 @@ function projecting(parts: DeadParts, generation: number) {
 }
 
 /** Why a letter cannot be retried now: someone else may still store its records. */
-function obstacles(nc: NatsConnection, site: string): RetryPorts["obstacle"] {
+function obstacles(nc: NatsConnection, site: string, { refresh, isDeleted }: Policy): RetryPorts["obstacle"] {
   const checkpoints = new Map<string, Checkpoint>();
+  let known: Promise<void> | undefined;
   return async (letter) => {
     const { tenant, generation, shard, originSeq } = letter;
+    // Once for all letters, while the retry is owned: whoever deletes a tenant waits for its end, or is known by now.
+    known ??= refresh();
+    await known;
+    if (isDeleted(tenant))
+      return { reason: "tenant_deleted", detail: `tenant ${tenant} was deleted; the letter is removed with its records` };
     const rebuild = (await register<Rebuild>(nc, rebuildKey(site)).read())?.value;
     if (rebuild !== undefined && !isFinished(rebuild) && rebuild.spec.tenant === tenant && rebuild.generation === generation)
       return { reason: "rebuild_running", detail: `the rebuild of tenant ${tenant} is not finished` };
     const key = checkpointKey(site, generation, shard);
-    const known = checkpoints.get(key);
-    if (known !== undefined && isSettled(known, letter)) return undefined;
+    const seen = checkpoints.get(key);
+    if (seen !== undefined && isSettled(seen, letter)) return undefined;
     const now = (await register<Checkpoint>(nc, key).read())?.value;
     if (now === undefined || !isSettled(now, letter))
       return { reason: "not_settled", detail: `the projector is not past sequence ${originSeq} of ${letter.stream} yet; retry it later` };

@@ -9,7 +9,7 @@ import type { Values } from "../../lib/base/config.ts";
 import { text } from "../../lib/base/config.ts";
 import type { Health } from "../../lib/base/health.ts";
 import type { Logger } from "../../lib/base/telemetry.ts";
-import type { Retention } from "../../lib/event/retention.ts";
+import type { Policy } from "../../lib/event/retention.ts";
 import { isExpired, retentionSettings } from "../../lib/event/retention.ts";
 import type { Checkpoint } from "../../lib/projector/checkpoint.ts";
 import { checkpointKey } from "../../lib/projector/checkpoint.ts";
@@ -55,7 +55,8 @@ export interface Projection {
   readonly nc: NatsConnection;
   readonly clickhouse: ClickHouse;
   readonly settings: ProjectionValues;
-  readonly retention: Retention;
+  /** How long tenants' records stay, and which tenants were deleted. */
+  readonly policy: Policy;
   /** Unique to this process: who takes the checkpoints. */
   readonly owner: string;
   readonly log: Logger;
@@ -66,7 +67,7 @@ export interface Projection {
 }
 
 /** What a rebuild, or filling a table from the archive, does otherwise than the live projection. */
-export interface Otherwise extends Partial<Pick<ShardPorts, "name" | "judge" | "pace" | "end" | "stored" | "park">> {
+export interface Otherwise extends Partial<Pick<ShardPorts, "name" | "judge" | "tenants" | "pace" | "end" | "stored" | "park">> {
   /** Key of the checkpoint. */
   readonly key?: string;
   readonly database?: string;
@@ -92,10 +93,10 @@ export function shardWorker(
   [leave, abandon]: readonly [leave: AbortSignal, abandon: AbortSignal],
   otherwise: Otherwise = {},
 ): ShardWorker {
-  const { nc, clickhouse, settings, retention, log, health, metrics } = parts;
+  const { nc, clickhouse, settings, policy, log, health, metrics } = parts;
   const name = otherwise.name ?? `${settings.site}/${generation}/${shard}`;
   const { table = "logs", background = false } = otherwise;
-  const insert = inserter(clickhouse, { table, retention, background });
+  const insert = inserter(clickhouse, { table, background });
   const source = otherwise.source ?? shardSource(nc, shard, { library: parts.library, timeoutMs: settings.requestTimeoutMs });
   // An engine that lost its data gets the tables again, as long as the generation is wanted.
   const remade = async (): Promise<void> => {
@@ -119,12 +120,13 @@ export function shardWorker(
     kill: (token: string) => killInserts(clickhouse, token, settings.cluster),
     timeMs: () => engineTimeMs(clickhouse),
   };
-  const kept = judgeWanted(({ tenant, maxTimestamp }) => !isExpired(retention, tenant, maxTimestamp, systemClock.now()));
+  const kept = judgeWanted(({ tenant, maxTimestamp }) => !isExpired(policy, tenant, maxTimestamp, systemClock.now()));
   const ports: ShardPorts = {
     name,
     register: register<Checkpoint>(nc, otherwise.key ?? checkpointKey(settings.site, generation, shard)),
     source: otherwise.key === undefined ? { ...source, first: () => firstOf(parts, generation, source) } : source,
     site: siteOf(store, otherwise.database ?? generationDatabase(generation), systemClock),
+    tenants: otherwise.tenants ?? policy,
     park: otherwise.park ?? parkAndTell(parts, generation, shard, name),
     failpoint: failpointFrom(settings.failpoint),
     judge: otherwise.judge ?? kept,

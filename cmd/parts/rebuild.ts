@@ -128,7 +128,7 @@ function workers(parts: Projection, settings: Values<typeof rebuildSettings>, { 
   return crew((leave, abandon) => Array.from({ length: parts.settings.shards }, (_, shard) => work(shard, leave, abandon)));
 }
 
-function wantedBy({ retention }: Projection, spec: RebuildSpec): (envelope: Envelope) => boolean {
+function wantedBy({ policy }: Projection, spec: RebuildSpec): (envelope: Envelope) => boolean {
   const nsOf = (time: string): bigint => BigInt(Date.parse(time)) * 1_000_000n;
   const since = spec.since === undefined ? undefined : nsOf(spec.since);
   const until = spec.until === undefined ? undefined : nsOf(spec.until);
@@ -136,7 +136,7 @@ function wantedBy({ retention }: Projection, spec: RebuildSpec): (envelope: Enve
     (spec.tenant === undefined || tenant === spec.tenant) &&
     (since === undefined || maxTimestamp >= since) &&
     (until === undefined || minTimestamp < until) &&
-    !isExpired(retention, tenant, maxTimestamp, systemClock.now());
+    !isExpired(policy, tenant, maxTimestamp, systemClock.now());
 }
 
 /** What verification may expect of a generation; a tenant's rebuild leaves a whole one. */

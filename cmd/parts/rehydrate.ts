@@ -8,7 +8,6 @@ import type { Values } from "../../lib/base/config.ts";
 import { RelogError } from "../../lib/base/errors.ts";
 import { STREAMS } from "../../lib/event/envelope.ts";
 import { newBatchId } from "../../lib/event/ids.ts";
-import { KEEP_FOR_EVER } from "../../lib/event/retention.ts";
 import type { Checkpoint } from "../../lib/projector/checkpoint.ts";
 import { mayRelease } from "../../lib/projector/checkpoint.ts";
 import { failpointFrom } from "../../lib/projector/failpoint.ts";
@@ -166,7 +165,7 @@ async function fillShard(
   const key = KEYS.checkpoint(settings.site, job, shard);
   const name = `${settings.site}/${sideTableName(job.name)}/${shard}`;
   // Nothing comes that a plan could wait for, and no class of retention concerns a table that expires as a whole.
-  const filling: Projection = { ...parts, settings: { ...settings, lingerMs: 0 }, retention: KEEP_FOR_EVER };
+  const filling: Projection = { ...parts, settings: { ...settings, lingerMs: 0 } };
   for (;;) {
     const at = (await register<Checkpoint>(nc, key).read())?.value;
     const range = nextRange(plan, at);
@@ -183,6 +182,7 @@ async function fillShard(
       source: sourceOf(parts, shard, range, job.skipMissing),
       end: { stream: range.stream, next: range.to + 1 },
       judge: judgeWanted(wantedBy(job)),
+      tenants: { ...parts.policy, daysOf: () => 0 },
       stored,
       background: true,
       isFatal: (error) => error instanceof SequencesMissing || error instanceof ArchiveDamaged || error instanceof StreamReplaced,

@@ -4,7 +4,8 @@ import type { Library } from "../../lib/archive/library.ts";
 import { ArchiveDamaged } from "../../lib/archive/library.ts";
 import { systemClock } from "../../lib/base/clock.ts";
 import type { Envelope } from "../../lib/event/envelope.ts";
-import { isExpired } from "../../lib/event/retention.ts";
+import type { Policy } from "../../lib/event/retention.ts";
+import { mayHaveLeft } from "../../lib/event/retention.ts";
 import type { Checkpoint } from "../../lib/projector/checkpoint.ts";
 import { checkpointKey } from "../../lib/projector/checkpoint.ts";
 import type { Findings } from "../../lib/replay/rebuild.ts";
@@ -18,7 +19,17 @@ import { LINES_CHARS_MAX, liveLog, walkLetters } from "../../lib/streams/walk.ts
 import { formatComparison, formatVerification } from "../../lib/verify/format.ts";
 import type { Side } from "../../lib/verify/generations.ts";
 import { compareGenerations } from "../../lib/verify/generations.ts";
-import type { Comparison, Gone, Letter, LoggedMessage, LogSource, Progress, Verification, VerifyPorts } from "../../lib/verify/ports.ts";
+import type {
+  Comparison,
+  Expired,
+  Gone,
+  Letter,
+  LoggedMessage,
+  LogSource,
+  Progress,
+  Verification,
+  VerifyPorts,
+} from "../../lib/verify/ports.ts";
 import { verifyGeneration } from "../../lib/verify/verify.ts";
 import type { Projection } from "./projection.ts";
 
@@ -118,7 +129,8 @@ export async function verifying(
   progress?: Progress,
   { wanted, fromSeq, skipMissing }: MadeOf = {},
 ): Promise<Verification> {
-  const { nc, library, retention, settings } = parts;
+  const { nc, library, policy, settings } = parts;
+  const { born } = (await generationsRegister(nc, settings.site).read()).value;
   const { table, progress: at } = sideOf(parts, generation);
   const whole = wholeLog(nc, library, skipMissing);
   const ports: VerifyPorts = {
@@ -126,11 +138,21 @@ export async function verifying(
     table,
     progress: at,
     letters: (end) => lettersOf(nc, settings.site, generation, end),
-    expired: (tenant, dayNs) => isExpired(retention, tenant, dayNs, systemClock.now()),
+    expired: leftBy(policy, born[generation] ?? 0),
+    deleted: policy.isDeleted,
     ...(wanted === undefined ? {} : { wanted }),
   };
   const { site, shards } = settings;
   return await verifyGeneration(ports, { site, generation, shards }, signal, progress);
+}
+
+/**
+ * What may have left the tables of a generation that was begun then, or is about to: rows keep the class that they were stored
+ * with, so under any class that the tenant had since; and all of a deleted tenant, until it is certified that nothing is left.
+ */
+function leftBy(policy: Policy, bornMs: number): Expired {
+  return (tenant, dayNs) =>
+    policy.isDeleted(tenant) ? !policy.isErased(tenant) : mayHaveLeft(policy, tenant, dayNs, systemClock.now(), bornMs);
 }
 
 /** What is parked, and what was parked and then dropped. */
@@ -154,8 +176,9 @@ export async function comparing(
   signal: AbortSignal,
   progress?: Progress,
 ): Promise<Comparison> {
-  const { nc, retention, settings } = parts;
-  const expired = (tenant: string, dayNs: bigint): boolean => isExpired(retention, tenant, dayNs, systemClock.now());
+  const { nc, policy, settings } = parts;
+  const { born } = (await generationsRegister(nc, settings.site).read()).value;
+  const expired = leftBy(policy, Math.min(born[a] ?? 0, born[b] ?? 0));
   const ports = { log: liveLog(nc), sides: [sideOf(parts, a), sideOf(parts, b)] as const, expired };
   return await compareGenerations(ports, settings.shards, signal, progress);
 }

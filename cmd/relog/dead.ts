@@ -17,6 +17,7 @@ import { readRetention, retentionFault } from "../../lib/event/retention.ts";
 import type { DeadLetterCount, DeadLetterFilter, DeadLetterHead } from "../../lib/streams/dead-letters.ts";
 import { archivedOrigin, deadLetters } from "../parts/dead.ts";
 import { libraryOf, projectionSettings } from "../parts/projection.ts";
+import { openDirectory, policyOf } from "../parts/tenants.ts";
 import { agreed, closing } from "./projection.ts";
 import { openSite } from "./site.ts";
 
@@ -117,9 +118,17 @@ async function open(io: Io, asksClickHouse: boolean): Promise<{ ports: DeadPorts
   const { nc, clickhouse, values: settings, log } = site;
   const owner = `${hostname()}/${process.pid}`;
   const retention = asksClickHouse ? await agreed(site).catch(closing(site)) : readRetention(settings);
-  const parts = { nc, clickhouse, settings, retention, owner, log };
+  const tenants = await openDirectory(nc).catch(closing(site));
+  const policy = policyOf(tenants.directory, tenants.reader, { site: settings.site, settings: () => retention });
+  const parts = { nc, clickhouse, settings, policy, owner, log };
   const ports = deadLetters(parts, archivedOrigin(libraryOf(settings)));
-  return { ports, [Symbol.asyncDispose]: () => site[Symbol.asyncDispose]() };
+  return {
+    ports,
+    async [Symbol.asyncDispose]() {
+      await tenants[Symbol.asyncDispose]();
+      await site[Symbol.asyncDispose]();
+    },
+  };
 }
 
 async function listLetters(args: readonly string[], io: Io): Promise<number> {

@@ -18,6 +18,7 @@ import { readPointer } from "../parts/pointer.ts";
 import type { Projection, siteSettings } from "../parts/projection.ts";
 import { libraryOf, projectionSettings } from "../parts/projection.ts";
 import { rebuildSettings } from "../parts/rebuild.ts";
+import { openDirectory, policyOf } from "../parts/tenants.ts";
 import type { Site } from "./site.ts";
 import { openSite } from "./site.ts";
 
@@ -69,16 +70,24 @@ export async function agreed({ nc, clickhouse, values, env }: Agreeing, { retent
 async function project(site: Awaited<ReturnType<typeof open>>, options: ProjectionOptions): Promise<CommandProjection> {
   const { nc, clickhouse, values, log } = site;
   const retention = (options.register ?? true) ? await agreed(site, options) : readRetention(values);
+  const tenants = await openDirectory(nc);
   const parts: Projection = {
     nc,
     clickhouse,
     settings: values,
-    retention,
+    policy: policyOf(tenants.directory, tenants.reader, { site: values.site, settings: () => retention }),
     owner: `${hostname()}/${process.pid}/${randomUUID()}`,
     log,
     health: new Health(),
     metrics: projectorMetrics(createTelemetry("relog", "silent", false), systemClock.now),
     library: libraryOf(values),
   };
-  return { parts, values, [Symbol.asyncDispose]: () => site[Symbol.asyncDispose]() };
+  return {
+    parts,
+    values,
+    async [Symbol.asyncDispose]() {
+      await tenants[Symbol.asyncDispose]();
+      await site[Symbol.asyncDispose]();
+    },
+  };
 }

@@ -1,8 +1,8 @@
 // `relog tenants`: who owns logs and keys here.
 
-import type { ShownTenant } from "../../lib/accounts/endpoints.ts";
+import type { ShownErasure, ShownTenant } from "../../lib/accounts/endpoints.ts";
 import { line } from "../../lib/accounts/events.ts";
-import { shownTenant } from "../../lib/accounts/show.ts";
+import { shownErasure, shownTenant } from "../../lib/accounts/show.ts";
 import { systemClock } from "../../lib/base/clock.ts";
 import { flag, readArguments, required, subcommand, word } from "../../lib/cli/args.ts";
 import type { Command, Io } from "../../lib/cli/command.ts";
@@ -10,7 +10,8 @@ import { EXIT, UsageError } from "../../lib/cli/command.ts";
 import { jsonLine } from "../../lib/cli/printable.ts";
 import type { Column } from "../../lib/cli/table.ts";
 import { jsonOption, writeRows } from "../../lib/cli/table.ts";
-import { checked, checkedTenant, openAccounts } from "./accounts.ts";
+import { erasuresOf } from "../parts/erasure.ts";
+import { accountOf, checked, checkedTenant, openAccounts } from "./accounts.ts";
 
 const REASON = { reason: word(), ...jsonOption };
 
@@ -21,9 +22,11 @@ export const command: Command = {
        relog tenants rename TENANT --title TEXT
        relog tenants disable TENANT [--reason TEXT] | enable TENANT
        relog tenants delete TENANT --yes [--reason TEXT]
+       relog tenants certificate TENANT [--json]
 
 A tenant owns logs and keys. disable stops its keys within a second on every process, until enable. delete ends them for good, and
-the name is not used again; its records stay until they are removed.
+the name is not used again; the scheduler removes its records and then certifies what it has removed: certificate shows that, and
+ends with 1 while nothing is certified yet.
 
   --deleted       deleted ones too
   --title TEXT    what people call it
@@ -31,8 +34,9 @@ the name is not used again; its records stay until they are removed.
   --yes           deletes it
   --json          one JSON object a line`,
   async run(args, io) {
-    const [name, rest] = subcommand(args, ["list", "create", "rename", "disable", "enable", "delete"]);
+    const [name, rest] = subcommand(args, ["list", "create", "rename", "disable", "enable", "delete", "certificate"]);
     if (name === "list") return await listed(rest, io);
+    if (name === "certificate") return await certified(rest, io);
     return await changed(name, rest, io);
   },
 };
@@ -53,6 +57,34 @@ async function listed(args: readonly string[], io: Io): Promise<number> {
   const rows = all.map((account) => shownTenant(account, systemClock.now()));
   writeRows(io, COLUMNS, rows, options.json, (row) => row);
   return EXIT.ok;
+}
+
+const CERTIFICATE_COLUMNS: readonly Column<ShownErasure["certificates"][number]>[] = [
+  { title: "site", of: ({ site }) => site },
+  { title: "deleted", of: ({ deleted }) => new Date(deleted) },
+  { title: "verified", of: ({ verified }) => new Date(verified) },
+  { title: "tables", of: ({ tables }) => tables.length },
+  { title: "rows", of: ({ rows }) => rows },
+  { title: "first", of: (one) => one.first_timestamp ?? "" },
+  { title: "last", of: (one) => one.last_timestamp ?? "" },
+  { title: "dead letters", of: (one) => one.dead_letters },
+  { title: "deferred", of: ({ deferred }) => deferred },
+  { title: "left in streams", of: ({ remains }) => remains.streams.reduce((sum, { messages }) => sum + messages, 0) },
+  { title: "in archive", of: ({ remains }) => remains.archive?.messages ?? 0 },
+];
+
+async function certified(args: readonly string[], io: Io): Promise<number> {
+  const { options, positionals } = readArguments(args, jsonOption, ["TENANT"]);
+  const tenant = checkedTenant(positionals[0]);
+  await using accounts = await openAccounts(io);
+  const shown = shownErasure(accountOf(accounts, tenant));
+  if (options.json) io.out(jsonLine(shown));
+  else if (shown.certificates.length > 0) writeRows(io, CERTIFICATE_COLUMNS, shown.certificates, false);
+  if (shown.state === "removed") return EXIT.ok;
+  for (const { site, phase, error } of await erasuresOf(accounts.nc, tenant))
+    io.err(`site ${site}: ${phase}${error === null ? "" : `: ${error}`}\n`);
+  io.err(`tenant ${tenant} is deleted; nothing is certified yet\n`);
+  return EXIT.failed;
 }
 
 type Change = "create" | "rename" | "disable" | "enable" | "delete";

@@ -4,10 +4,12 @@
 // Bounded: all keys that are not revoked (the decider bounds them), and the last REVOKED_KEPT of the others.
 
 import type { Scope } from "../base/principal.ts";
-import type { AccountEvent, KeyLimits, Limits, Quotas } from "./events.ts";
+import type { AccountEvent, Certificate, KeyLimits, Limits, Quotas } from "./events.ts";
 
 /** Of revoked keys the last are kept, to be listed. */
 export const REVOKED_KEPT = 100;
+/** Of classes that a tenant had the last are kept: those that rows may still bear. */
+export const CLASSES_KEPT = 64;
 
 export interface KeyState {
   readonly id: string;
@@ -29,15 +31,22 @@ export interface Account {
   readonly status: "absent" | "active" | "disabled" | "deleted";
   readonly title: string;
   readonly createdMs: number;
+  /** 0 unless it is deleted. */
+  readonly deletedMs: number;
   /** Why it is disabled or deleted. */
   readonly reason: string;
   readonly keys: ReadonlyMap<string, KeyState>;
   readonly limits: Limits;
   readonly quotas: Quotas;
   readonly retentionDays: number | null;
+  /** Classes that it had before -> until when. */
+  readonly retentionUntil: ReadonlyMap<number | null, number>;
+  /** Of a deleted tenant: what was removed, for each site whose tables are without it. */
+  readonly erased: readonly Certificate[];
 }
 
 const NO_KEYS: ReadonlyMap<string, KeyState> = new Map();
+const NO_CLASSES: ReadonlyMap<number | null, number> = new Map();
 const NOTHING: Limits & Quotas = {};
 /** The account of a tenant that nothing was said of yet. */
 export function absent(tenant: string): Account {
@@ -46,11 +55,14 @@ export function absent(tenant: string): Account {
     status: "absent",
     title: "",
     createdMs: 0,
+    deletedMs: 0,
     reason: "",
     keys: NO_KEYS,
     limits: NOTHING,
     quotas: NOTHING,
     retentionDays: null,
+    retentionUntil: NO_CLASSES,
+    erased: [],
   };
 }
 
@@ -61,8 +73,8 @@ export function isLive({ expiresMs, revokedMs }: KeyState, nowMs: number): boole
 
 /** The account after an event. @param atMs when it happened, milliseconds since the epoch @param who did it */
 export function evolve(account: Account, event: AccountEvent, atMs: number, who = ""): Account {
-  // A tombstone is the end, whatever is said of the tenant afterwards.
-  if (account.status === "deleted") return account;
+  // A tombstone is the end, whatever is said of the tenant afterwards, but for what was removed of it.
+  if (account.status === "deleted") return event.type === "tenant_erased" ? erasedAt(account, event.certificate) : account;
   switch (event.type) {
     case "tenant_created":
       return account.status === "absent" ? { ...account, status: "active", title: event.title, createdMs: atMs } : account;
@@ -73,16 +85,43 @@ export function evolve(account: Account, event: AccountEvent, atMs: number, who 
     case "tenant_enabled":
       return { ...account, status: "active", reason: "" };
     case "tenant_deleted":
-      return { ...absent(account.tenant), status: "deleted", title: account.title, createdMs: account.createdMs, reason: event.reason };
+      return {
+        ...absent(account.tenant),
+        status: "deleted",
+        title: account.title,
+        createdMs: account.createdMs,
+        deletedMs: atMs,
+        reason: event.reason,
+      };
     case "limits_changed":
       return { ...account, limits: merged(account.limits, event.limits) };
     case "quotas_changed":
       return { ...account, quotas: merged(account.quotas, event.quotas) };
     case "retention_changed":
-      return { ...account, retentionDays: event.retention_days };
+      return {
+        ...account,
+        retentionDays: event.retention_days,
+        retentionUntil: keptUntil(account.retentionUntil, account.retentionDays, atMs),
+      };
+    case "tenant_erased":
+      return account;
     default:
       return { ...account, keys: evolveKeys(account.keys, event, atMs, who) };
   }
+}
+
+function erasedAt(account: Account, certificate: Certificate): Account {
+  if (account.erased.some(({ site }) => site === certificate.site)) return account;
+  return { ...account, erased: [...account.erased, certificate] };
+}
+
+function keptUntil(known: Account["retentionUntil"], days: number | null, atMs: number): Account["retentionUntil"] {
+  const next = new Map(known);
+  // Last in the order: the first is the one that ended longest ago.
+  next.delete(days);
+  next.set(days, atMs);
+  for (const oldest of next.keys()) if (next.size > CLASSES_KEPT) next.delete(oldest);
+  return next;
 }
 
 type KeyEvent = Extract<AccountEvent, { readonly type: "key_created" | "key_changed" | "key_limited" | "key_revoked" }>;

@@ -6,6 +6,7 @@
 
 import { RelogError } from "../base/errors.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
+import { CLASSES_MAX } from "../event/retention.ts";
 import type { Account } from "./account.ts";
 import type { Command } from "./decider.ts";
 import { decide } from "./decider.ts";
@@ -31,6 +32,8 @@ export interface AccountPorts {
   append(message: AccountMessage, lastSeq: number): Promise<"stored" | "refused" | "unknown">;
   nowMs(): number;
   newId(): string;
+  /** Classes of retention that the settings of the projectors give; none when it is absent. @throws NatsError */
+  classes?(): Promise<readonly number[]>;
 }
 
 const TRIES_MAX = 40;
@@ -54,6 +57,7 @@ export function accountCommands(ports: AccountPorts): Run {
       const nowMs = ports.nowMs();
       const events = decide(account, command, { nowMs, operator });
       if (events instanceof RelogError) throw events;
+      if (command.type === "set_limits") await requireClass(ports, tenant, command.retentionDays ?? undefined);
       if (events.length === 0) return account;
       const time = new Date(nowMs).toISOString();
       const outcome = await ports.append({ version: ACCOUNTS_VERSION, id, time, tenant, who, where, events }, lastSeq);
@@ -67,4 +71,18 @@ export function accountCommands(ports: AccountPorts): Run {
       throw new RelogError("outcome_unknown", `nobody says whether the change of tenant "${tenant}" is stored; look before you try again`);
     throw new RelogError("accounts_busy", `tenant "${tenant}" changed ${TRIES_MAX} times while it was to be changed`, { retryAfterS: 1 });
   };
+}
+
+/**
+ * Few classes over the whole installation: each is a partition a day. Two processes that add one each at the same moment may
+ * pass the bound by one, which projectors bear.
+ */
+async function requireClass({ directory, classes }: AccountPorts, tenant: string, days: number | undefined): Promise<void> {
+  if (days === undefined) return;
+  const used = new Set(await classes?.());
+  for (const one of directory.accounts())
+    if (one.tenant !== tenant && one.status !== "deleted" && one.retentionDays !== null) used.add(one.retentionDays);
+  if (used.has(days) || used.size < CLASSES_MAX) return;
+  const listed = [...used].sort((a, b) => a - b).join(", ");
+  throw new RelogError("too_many_classes", `retention_days ${days} would be one class more than ${CLASSES_MAX}; there are: ${listed}`);
 }

@@ -15,7 +15,7 @@ import { readAudit } from "./audit.ts";
 import type { Directory } from "./directory.ts";
 import { ENDPOINTS as E } from "./endpoints.ts";
 import { newKey } from "./keys.ts";
-import { shownKey, shownLimits, shownTenant } from "./show.ts";
+import { shownErasure, shownKey, shownLimits, shownTenant } from "./show.ts";
 
 export interface AccountsApiPorts {
   readonly directory: Pick<Directory, "known" | "accounts">;
@@ -93,6 +93,9 @@ function tenantRoutes(app: Hono, authenticate: Authenticate, ports: AccountsApiP
   );
   serveEndpoint(app, authenticate, E.deleteTenant, async ({ principal, params: { tenant }, query: { reason }, client }) =>
     shown(await run(tenant, { type: "delete_tenant", reason }, actorOf(ports, principal, client))),
+  );
+  serveEndpoint(app, authenticate, E.getCertificate, ({ principal, params: { tenant } }) =>
+    shownErasure(present(ports, principal, tenant)),
   );
   serveEndpoint(app, authenticate, E.getLimits, ({ principal, params: { tenant } }) => shownLimits(present(ports, principal, tenant)));
   serveEndpoint(app, authenticate, E.setLimits, async ({ principal, params: { tenant }, body, client }) => {

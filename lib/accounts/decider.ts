@@ -8,7 +8,7 @@ import { RelogError } from "../base/errors.ts";
 import type { Scope } from "../base/principal.ts";
 import type { Account, KeyState } from "./account.ts";
 import { isLive } from "./account.ts";
-import type { AccountEvent, KeyLimits, Limits, Quotas } from "./events.ts";
+import type { AccountEvent, Certificate, KeyLimits, Limits, Quotas } from "./events.ts";
 
 export const KEYS_MAX = 1_000;
 
@@ -20,6 +20,8 @@ export type Command =
   | { readonly type: "disable_tenant"; readonly reason: string }
   | { readonly type: "enable_tenant" }
   | { readonly type: "delete_tenant"; readonly reason: string }
+  /** That nothing of a deleted tenant is left on a site. */
+  | { readonly type: "certify_erasure"; readonly certificate: Certificate }
   | {
       readonly type: "create_key";
       readonly key: string;
@@ -49,6 +51,7 @@ export interface Circumstances {
 /** What a command does: events, none when it is done already, or why it must not be done. */
 export function decide(account: Account, command: Command, circumstances: Circumstances): readonly AccountEvent[] | RelogError {
   const { tenant, status } = account;
+  if (command.type === "certify_erasure") return certified(account, command.certificate);
   if (status === "deleted") return refused("tenant_deleted", `tenant "${tenant}" was deleted; its name is not used again`);
   if (command.type === "create_tenant" || command.type === "ensure_tenant") {
     if (status === "absent") return [{ type: "tenant_created", title: command.type === "create_tenant" ? command.title : "" }];
@@ -73,6 +76,11 @@ export function decide(account: Account, command: Command, circumstances: Circum
         ? decideKeys(account, command, circumstances.nowMs)
         : refused("forbidden", "only an operator of the installation may make, change or end operators' keys");
   }
+}
+
+function certified({ tenant, status, erased }: Account, certificate: Certificate): readonly AccountEvent[] | RelogError {
+  if (status !== "deleted") return refused("bad_request", `tenant "${tenant}" is not deleted`);
+  return erased.some(({ site }) => site === certificate.site) ? [] : [{ type: "tenant_erased", certificate }];
 }
 
 type KeyCommand = Extract<

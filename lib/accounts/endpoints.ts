@@ -3,7 +3,7 @@
 import { z } from "zod";
 import { endpoint } from "../base/endpoint.ts";
 import { SCOPES } from "../base/principal.ts";
-import { keyId, keyLimits, limits, line, quotas, retentionDays, scopes, tenantName, time } from "./events.ts";
+import { certificate, keyId, keyLimits, limits, line, quotas, retentionDays, scopes, tenantName, time } from "./events.ts";
 
 const PAGE_MAX = 1_000;
 const PAGE_DEFAULT = 100;
@@ -57,6 +57,12 @@ const entry = z.object({
 });
 
 const ofTenant = z.object({ tenant: tenantName });
+const erasure = z.object({
+  tenant: tenantName,
+  reason: z.string(),
+  state: z.enum(["removing", "removed"]).describe("`removed` once a site has certified it."),
+  certificates: z.array(certificate),
+});
 const ofKey = z.object({ tenant: tenantName, key: keyId });
 const WRITES = ["not_found", "tenant_deleted", "accounts_busy", "stream_unavailable", "outcome_unknown"] as const;
 
@@ -139,12 +145,23 @@ export const ENDPOINTS = {
     id: "deleteTenant",
     method: "delete",
     path: "/v1/tenants/{tenant}",
-    summary: "Deletes a tenant for good: its keys end at once and its name is not used again. Its records stay until they are removed.",
+    summary:
+      "Deletes a tenant for good: its keys end at once and its name is not used again. Its records are removed in the background; then there is a certificate.",
     access: "operator",
     params: ofTenant,
     query: z.strictObject({ reason }),
     answer: tenant,
     errors: WRITES,
+  }),
+  getCertificate: endpoint({
+    id: "getCertificate",
+    method: "get",
+    path: "/v1/tenants/{tenant}/certificate",
+    summary: "What was removed of a deleted tenant, for each site that has nothing of it any more, and what is left until it ages out.",
+    access: "operator",
+    params: ofTenant,
+    answer: erasure,
+    errors: ["not_found", "bad_request"],
   }),
   listKeys: endpoint({
     id: "listKeys",
@@ -244,7 +261,7 @@ export const ENDPOINTS = {
     params: ofTenant,
     body: z.strictObject({ limits: limits.optional(), quotas: quotas.optional(), retention_days: retentionDays.optional() }),
     answer: kept,
-    errors: WRITES,
+    errors: [...WRITES, "too_many_classes"],
   }),
   audit: endpoint({
     id: "audit",
@@ -268,4 +285,5 @@ export const ENDPOINTS = {
 
 export type ShownKey = z.infer<typeof key>;
 export type ShownTenant = z.infer<typeof tenant>;
+export type ShownErasure = z.infer<typeof erasure>;
 export type ShownLimits = z.infer<typeof kept>;

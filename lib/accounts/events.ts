@@ -98,6 +98,50 @@ const reason = line();
 const key = keyId;
 const expires = time.nullable();
 
+const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+/** What a list of a certificate names at most. */
+const NAMED_MAX = 10_000;
+/** What was removed of a deleted tenant from one site, and what is left of it elsewhere until it ages out. */
+export const certificate = z.object({
+  site: z.string().max(64),
+  /** When the tenant was deleted, and where in CONTROL that is said. */
+  deleted: time,
+  tombstone: count,
+  /** When nothing of it was found any more. */
+  verified: time,
+  tables: z
+    .array(z.object({ table: z.string().max(128), rows: count }))
+    .max(NAMED_MAX)
+    .describe("Every table that held or could hold its records, and rows removed; each was counted again and holds none."),
+  rows: count,
+  first_timestamp: z.string().max(40).nullable().describe("Of the records removed, as all times here RFC 3339."),
+  last_timestamp: z.string().max(40).nullable(),
+  dead_letters: count,
+  deferred: count,
+  registers: z.array(z.string().max(200)).max(NAMED_MAX).describe("Keys that named the tenant and were removed."),
+  remains: z
+    .object({
+      streams: z.array(
+        z.object({
+          stream: z.string().max(64),
+          messages: count,
+          first_seq: count,
+          last_seq: count,
+          until: z.string().nullable().describe("When the last of them ages out; null when only the stream's size lets it go."),
+        }),
+      ),
+      archive: z
+        .object({ segments: count, messages: count, records: count, bytes: count })
+        .nullable()
+        .describe(
+          "Sealed segments that hold records of it beside others', as long as the object store keeps them; null where there is no archive.",
+        ),
+      kept: z.array(z.string().max(200)).describe("What is kept on purpose."),
+    })
+    .describe("What is still stored, and cannot be asked for, rebuilt or brought back."),
+});
+export type Certificate = Readonly<z.infer<typeof certificate>>;
+
 const accountEvent = z.discriminatedUnion("type", [
   z.object({ type: z.literal("tenant_created"), title: line() }),
   z.object({ type: z.literal("tenant_renamed"), title: line() }),
@@ -121,6 +165,7 @@ const accountEvent = z.discriminatedUnion("type", [
   z.object({ type: z.literal("limits_changed"), limits }),
   z.object({ type: z.literal("quotas_changed"), quotas }),
   z.object({ type: z.literal("retention_changed"), retention_days: retentionDays }),
+  z.object({ type: z.literal("tenant_erased"), certificate }),
 ]);
 export type AccountEvent = Readonly<z.infer<typeof accountEvent>>;
 export type KeyLimits = Readonly<z.infer<typeof keyLimits>>;

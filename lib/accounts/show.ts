@@ -1,8 +1,9 @@
 // Accounts and keys as they are shown, over HTTP and by the commands: never a hash.
 
+import { RelogError } from "../base/errors.ts";
 import type { Account, KeyState } from "./account.ts";
 import { isLive } from "./account.ts";
-import type { ShownKey, ShownLimits, ShownTenant } from "./endpoints.ts";
+import type { ShownErasure, ShownKey, ShownLimits, ShownTenant } from "./endpoints.ts";
 
 const iso = (ms: number | null | undefined): string | null => (ms === null || ms === undefined ? null : new Date(ms).toISOString());
 
@@ -28,6 +29,12 @@ export function shownKey(key: KeyState, nowMs: number, usedMs: number | undefine
 /** What is kept of limits. */
 export function shownLimits({ limits, quotas, retentionDays }: Account): ShownLimits {
   return { limits, quotas, retention_days: retentionDays };
+}
+
+/** What was removed of a deleted tenant. @throws RelogError bad_request when it is not deleted */
+export function shownErasure({ tenant, status, reason, erased }: Account): ShownErasure {
+  if (status !== "deleted") throw new RelogError("bad_request", `tenant "${tenant}" is not deleted: nothing of it was removed`);
+  return { tenant, reason, state: erased.length === 0 ? "removing" : "removed", certificates: [...erased] };
 }
 
 /** An account that there is, or was. */

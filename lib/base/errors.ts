@@ -56,6 +56,11 @@ export const ERRORS = {
     remedy: "retry",
     help: "The quota that the message names is used up until Retry-After; an operator may raise it, and over_quota says what becomes of records meanwhile.",
   },
+  too_many_classes: {
+    status: 409,
+    remedy: "fix",
+    help: "Use one of the classes of retention that the message lists, or take one away from every tenant that has it first.",
+  },
   too_many_tails: { status: 429, remedy: "retry", help: "End another live tail first; the message names the limit." },
   // The streams
   stream_full: {

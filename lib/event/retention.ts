@@ -31,7 +31,8 @@ export interface Retention {
 
 export const KEEP_FOR_EVER: Retention = { days: 0, tenants: new Map() };
 
-const CLASSES_MAX = 16;
+/** Different values over the whole installation: each is a partition a day. */
+export const CLASSES_MAX = 16;
 const DAYS_MAX = 36_500;
 const DAY_MS = 86_400_000;
 const DAY_NS = 86_400_000_000_000n;
@@ -106,8 +107,42 @@ export function sameRetention(given: Environment, own: Retention, registered: st
   return retention;
 }
 
+/** Days that the settings give a tenant. */
 export function retentionOf(retention: Retention, tenant: string): number {
   return retention.tenants.get(tenant) ?? retention.days;
+}
+
+/** What becomes of tenants' records now: the accounts' word, and where they say nothing the settings'. */
+export interface Policy {
+  daysOf(tenant: string): number;
+  /** Classes that a tenant's records may have been stored with since a moment, milliseconds since the epoch; today's is one of them. */
+  daysSince(tenant: string, sinceMs: number): readonly number[];
+  /** Whether the tenant was deleted: nothing of it is stored any more. */
+  isDeleted(tenant: string): boolean;
+  /** Whether all of a deleted tenant was removed, and that certified. */
+  isErased(tenant: string): boolean;
+  /** The last sequence of CONTROL that it knows of. */
+  position(): number;
+  /** Learns everything that CONTROL holds by now. @throws RelogError stream_unavailable */
+  refresh(): Promise<void>;
+}
+
+/** The classes of a few tenants, as a plan fixes them. */
+export interface Classes {
+  /** Of tenants that are not listed. */
+  readonly days: number;
+  readonly tenants: Readonly<Record<string, number>>;
+}
+
+export const FOR_EVER: Classes = { days: 0, tenants: {} };
+
+/** The classes of tenants; the most frequent one is not listed. */
+export function classesOf({ daysOf }: Pick<Policy, "daysOf">, tenants: Iterable<string>): Classes {
+  const all = [...new Set(tenants)].map((tenant) => [tenant, daysOf(tenant)] as const);
+  const times = new Map<number, number>();
+  for (const [, days] of all) times.set(days, (times.get(days) ?? 0) + 1);
+  const [days = 0] = [...times].sort((a, b) => b[1] - a[1])[0] ?? [];
+  return { days, tenants: Object.fromEntries(all.filter(([, own]) => own !== days)) };
 }
 
 /** The first day, in days since the epoch, that a class still keeps; 0 when it keeps all. */
@@ -115,7 +150,12 @@ export function firstDayKept(days: number, nowMs: number): number {
   return days === 0 ? 0 : Math.max(0, Math.floor(nowMs / DAY_MS) - days);
 }
 
-/** Whether a record of this time, nanoseconds since the epoch, has left the tables. */
-export function isExpired(retention: Retention, tenant: string, timestampNs: bigint, nowMs: number): boolean {
-  return timestampNs / DAY_NS < BigInt(firstDayKept(retentionOf(retention, tenant), nowMs));
+/** Whether a record of this time, nanoseconds since the epoch, would have left the tables: one of that class is not stored any more. */
+export function isExpired({ daysOf }: Pick<Policy, "daysOf">, tenant: string, timestampNs: bigint, nowMs: number): boolean {
+  return timestampNs / DAY_NS < BigInt(firstDayKept(daysOf(tenant), nowMs));
+}
+
+/** Whether records of this time that were stored since a moment may have left: under a class that the tenant had once. */
+export function mayHaveLeft(policy: Policy, tenant: string, timestampNs: bigint, nowMs: number, sinceMs: number): boolean {
+  return policy.daysSince(tenant, sinceMs).some((days) => timestampNs / DAY_NS < BigInt(firstDayKept(days, nowMs)));
 }

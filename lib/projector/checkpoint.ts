@@ -1,5 +1,6 @@
 // The checkpoint of one (site, generation, shard): how far the projection is, what it means to do next, and who does it.
 
+import type { Classes } from "../event/retention.ts";
 import type { Leased } from "../streams/lease.ts";
 
 /** The durable intent: these sequences go in as one insert under this token. */
@@ -7,6 +8,8 @@ export interface Plan {
   readonly from: number;
   readonly to: number;
   readonly token: string;
+  /** How long records of its tenants stay: whoever carries it out stores the same rows. Absent in plans of earlier versions. */
+  readonly classes?: Classes;
 }
 
 export interface Checkpoint extends Leased {
@@ -15,6 +18,8 @@ export interface Checkpoint extends Leased {
   readonly plan: Plan | null;
   /** When the stream was created: a stream that was deleted and made again is noticed. */
   readonly stream: string;
+  /** The sequence of CONTROL up to which the last plan was made with all that is known of tenants. Absent is 0. */
+  readonly accounts?: number;
 }
 
 /** The key of a checkpoint in the bucket. */

@@ -108,6 +108,7 @@ function world(letters: readonly DeadLetter[], refuse: (record: DecodedRecord) =
     obstacle: async () => undefined,
     judge,
     site: () => site,
+    tenants: { daysOf: () => 0 },
     events: { doubt: () => undefined, refused: () => undefined, waiting: () => undefined, stored: () => undefined },
     record: async (token, results) => void records.push([token, results]),
     remove: async (seq) => parked.delete(seq),

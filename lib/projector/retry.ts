@@ -9,20 +9,27 @@ import type { Clock } from "../base/clock.ts";
 import { RelogError } from "../base/errors.ts";
 import type { StoredMessage } from "../event/envelope.ts";
 import { newBatchId } from "../event/ids.ts";
+import type { Classes } from "../event/retention.ts";
 import type { Register } from "../streams/cas.ts";
 import type { DeadLetter } from "../streams/dead-letters.ts";
 import type { Claim, Leased } from "../streams/lease.ts";
 import { acquire } from "../streams/lease.ts";
 import type { Opened } from "./letter.ts";
 import { openLetter, originOf } from "./letter.ts";
+import { Lines } from "./lines.ts";
 import type { Batch, Judge } from "./message.ts";
-import type { Failpoint, DeadLetter as Refused, SettleEvents, SitePort } from "./settle.ts";
+import type { Failpoint, DeadLetter as Refused, SettleEvents } from "./settle.ts";
 import { Settler } from "./settle.ts";
+import type { SiteFor } from "./site.ts";
+import type { TenantRules } from "./tenants.ts";
+import { classesFor } from "./tenants.ts";
 
-interface RetryPlan {
+export interface RetryPlan {
   /** Sequences in DEAD_LETTERS. */
   readonly letters: readonly number[];
   readonly token: string;
+  /** As Plan.classes. */
+  readonly classes?: Classes;
 }
 
 export interface RetryState extends Leased {
@@ -62,7 +69,8 @@ export interface RetryPorts {
   /** Why a letter cannot be tried now: its plan is still open, a rebuild works on its tenant. Asked while the register is owned. */
   obstacle(letter: DeadLetter): Promise<{ readonly reason: string; readonly detail: string } | undefined>;
   readonly judge: Judge;
-  readonly site: (deadline: () => number) => SitePort;
+  readonly site: SiteFor;
+  readonly tenants: Pick<TenantRules, "daysOf">;
   readonly events: SettleEvents;
   /** Keeps what came of a plan, under the plan's token; may be called again with the same. */
   record(token: string, results: readonly RetryResult[]): Promise<void>;
@@ -92,6 +100,8 @@ const result = (seq: number, tenant: string, outcome: RetryResult["outcome"], re
 });
 
 const recordsOf = (opened: Opened): number => opened.batches.reduce((sum, { envelope }) => sum + envelope.records, 0);
+
+const batchesOf = (prepared: readonly Prepared[]): Batch[] => prepared.flatMap(({ opened }) => opened.batches);
 
 /** One after the other, so that no two messages of a plan have the same. */
 function counter(): () => number {
@@ -182,24 +192,6 @@ export async function retryLetters(ports: RetryPorts, seqs: readonly number[], s
   return results;
 }
 
-/** The lines of batches that a plan holds, as ranges. */
-class Lines {
-  readonly #ranges = new Map<string, { readonly from: number; readonly to: number }[]>();
-
-  overlaps(batches: readonly Batch[]): boolean {
-    return batches.some(({ envelope: { batch, firstLine, records } }) =>
-      this.#ranges.get(batch)?.some(({ from, to }) => firstLine < to && from < firstLine + records),
-    );
-  }
-
-  add(batches: readonly Batch[]): void {
-    for (const { envelope } of batches) {
-      const { batch, firstLine: from, records } = envelope;
-      this.#ranges.set(batch, [...(this.#ranges.get(batch) ?? []), { from, to: from + records }]);
-    }
-  }
-}
-
 async function own(ports: RetryPorts, signal: AbortSignal): Promise<Claim<RetryState>> {
   const { register, clock, owner, leaseMs } = ports;
   // A plan's insert may still be on its way: only the lease says when it will not arrive any more.
@@ -225,7 +217,8 @@ class PlanOfLetters {
   }
 
   async fresh(prepared: readonly Prepared[]): Promise<RetryResult[]> {
-    const plan = { letters: prepared.map(({ letter }) => letter.seq), token: newBatchId(this.#ports.clock.now()) };
+    const letters = prepared.map(({ letter }) => letter.seq);
+    const plan = { letters, token: newBatchId(this.#ports.clock.now()), classes: classesFor(batchesOf(prepared), this.#ports.tenants) };
     await this.#claim.change({ plan });
     this.#ports.failpoint("retry-planned");
     return await this.#settle(plan, prepared);
@@ -248,7 +241,7 @@ class PlanOfLetters {
     return [...results, ...(await this.#settle(plan, prepared))];
   }
 
-  async #settle({ letters, token }: RetryPlan, prepared: readonly Prepared[]): Promise<RetryResult[]> {
+  async #settle({ letters, token, classes }: RetryPlan, prepared: readonly Prepared[]): Promise<RetryResult[]> {
     const { site, events, failpoint, record, remove } = this.#ports;
     /** By the number of the message in the plan. */
     const refusals = new Map<number, { readonly reason: string; readonly detail: string; readonly records: number }>();
@@ -257,10 +250,10 @@ class PlanOfLetters {
       const records = (refusals.get(seq)?.records ?? 0) + (lines === "all" ? envelope.records : lines.split(",").length);
       refusals.set(seq, { reason, detail, records });
     }
-    const batches = prepared.flatMap(({ opened }) => opened.batches);
+    const batches = batchesOf(prepared);
     const byMessage = new Map(batches.map((batch) => [batch.message, batch]));
     const settler = new Settler(
-      site(() => this.#claim.deadline),
+      site(() => this.#claim.deadline, classes ?? classesFor(batches, this.#ports.tenants)),
       (refused) => park(refused, (message) => byMessage.get(message)!),
       events,
       failpoint,

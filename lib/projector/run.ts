@@ -10,7 +10,7 @@ import { messageOf } from "../base/errors.ts";
 import type { Health } from "../base/health.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
 import type { Logger } from "../base/telemetry.ts";
-import { newBatchId } from "../event/ids.ts";
+import type { Classes } from "../event/retention.ts";
 import type { Register } from "../streams/cas.ts";
 import type { Claim } from "../streams/lease.ts";
 import { acquire, LeaseLost } from "../streams/lease.ts";
@@ -21,11 +21,14 @@ import { Gatherer, gatherSettings } from "./gather.ts";
 import type { Judge, Verdict } from "./message.ts";
 import { recordsOf } from "./message.ts";
 import type { ProjectorMetrics } from "./metrics.ts";
-import type { Failpoint, Park, SitePort } from "./settle.ts";
+import type { Failpoint, Park } from "./settle.ts";
 import { Settler } from "./settle.ts";
 import { settleEvents } from "./settle-events.ts";
+import type { SiteFor } from "./site.ts";
 import type { Place, Range, Source } from "./source.ts";
-import { readerAt, SequencesMissing, StreamReplaced } from "./source.ts";
+import { lagOf, readerAt, SequencesMissing, StreamReplaced } from "./source.ts";
+import type { TenantRules } from "./tenants.ts";
+import { classesFor, knowAsMuch, passDeleted, planOf, sayKnown } from "./tenants.ts";
 
 export const projectorSettings = {
   ...gatherSettings,
@@ -44,8 +47,8 @@ export interface ShardPorts {
   readonly stored?: (records: number) => void;
   /** The first place that is not projected any more: the worker ends there. */
   readonly end?: Place;
-  /** The site's table, given the fence: monotonic milliseconds after which an insert must be refused. */
-  readonly site: (deadline: () => number) => SitePort;
+  readonly site: SiteFor;
+  readonly tenants: TenantRules;
   readonly park: Park;
   readonly failpoint: Failpoint;
 }
@@ -164,22 +167,25 @@ export class ShardWorker {
 
   async #own(claim: Claim<Checkpoint>): Promise<void> {
     await this.#checkStream(claim);
-    const settler = new Settler(
-      this.#ports.site(() => claim.deadline),
-      this.#ports.park,
-      settleEvents(this.#ports, this.#log, this.#health, this.#metrics),
-      this.#ports.failpoint,
-    );
+    const { judge, pace, end, tenants, source } = this.#ports;
+    await knowAsMuch(claim, tenants);
+    const events = settleEvents(this.#ports, this.#log, this.#health, this.#metrics);
+    const settlerOf = (classes: Classes): Settler =>
+      new Settler(
+        this.#ports.site(() => claim.deadline, classes),
+        this.#ports.park,
+        events,
+        this.#ports.failpoint,
+      );
     // Settling may take as long as the engine is down; one that lost its turn meanwhile leaves it.
     const stop = AbortSignal.any([this.#abandon, claim.lost]);
-    const { judge, pace, end } = this.#ports;
     const gatherer = new Gatherer(this.#reader(claim), judge, this.#settings, this.#clock);
     let ahead: Promise<Gathered | undefined> | undefined;
     let checkedMs = this.#clock.monotonicMs();
-    this.#metrics.lag(this.#ports.name, () => this.#lagOf(claim));
+    this.#metrics.lag(this.#ports.name, () => lagOf(source, this.#reader(claim), claim.value.next));
     this.#metrics.watermark(this.#ports.name, claim.value.next - 1);
     try {
-      if (claim.value.plan !== null) await this.#resume(claim, settler, claim.value.plan, stop);
+      if (claim.value.plan !== null) await this.#resume(claim, settlerOf, claim.value.plan, stop);
       while (!this.#leave.aborted && !this.#done(claim)) {
         const gathered = await (ahead ?? gatherer.next(claim.value.next, IDLE_MS, this.#leave));
         ahead = undefined;
@@ -192,16 +198,15 @@ export class ShardWorker {
           await this.#passHole(claim, gathered.missing);
           continue;
         }
-        const { verdicts } = gathered;
-        const plan = { from: claim.value.next, to: claim.value.next + verdicts.length - 1, token: `${newBatchId(this.#clock.now())}` };
-        await pace?.(recordsOf(verdicts), this.#leave);
-        await claim.change({ plan });
+        await pace?.(recordsOf(gathered.verdicts), this.#leave);
+        const { verdicts, plan, accounts } = planOf(claim.value.next, gathered.verdicts, tenants, this.#clock.now());
+        await claim.change({ plan, accounts });
         this.#ports.failpoint("planned");
         // The next plan's messages are read while ClickHouse works on this one.
         if (plan.to + 1 !== end?.next) ahead = gatherer.next(plan.to + 1, IDLE_MS, this.#leave);
         ahead?.catch(() => undefined);
         const stopTimer = this.#metrics.insertSeconds.startTimer({ shard: this.#ports.name });
-        await settler.fresh(plan, verdicts, stop);
+        await settlerOf(plan.classes).fresh(plan, verdicts, stop);
         stopTimer();
         await claim.change({ next: plan.to + 1, plan: null });
         this.#ports.failpoint("advanced");
@@ -214,7 +219,7 @@ export class ShardWorker {
   }
 
   /** Carries out a plan that an earlier owner left: its range is read again, exactly. */
-  async #resume(claim: Claim<Checkpoint>, settler: Settler, plan: Plan, stop: AbortSignal): Promise<void> {
+  async #resume(claim: Claim<Checkpoint>, settlerOf: (classes: Classes) => Settler, plan: Plan, stop: AbortSignal): Promise<void> {
     this.#log.info({ shard: this.#ports.name, plan }, "settling a plan that was left");
     const read = this.#reader(claim);
     const verdicts: Verdict[] = [];
@@ -236,16 +241,10 @@ export class ShardWorker {
       verdicts.push(...messages.map(this.#ports.judge));
       at += messages.length;
     }
-    await settler.found(plan, verdicts, stop);
+    const kept = passDeleted(verdicts, this.#ports.tenants);
+    await settlerOf(plan.classes ?? classesFor(kept, this.#ports.tenants)).found(plan, kept, stop);
     await claim.change({ next: plan.to + 1, plan: null });
     this.#observe(verdicts);
-  }
-
-  async #lagOf(claim: Claim<Checkpoint>) {
-    const { next } = claim.value;
-    const messages = Math.max(0, (await this.#ports.source.facts()).lastSeq - next + 1);
-    const oldest = messages > 0 ? (await this.#reader(claim)(next, { messagesMax: 1, bytesMax: 1 })).messages[0] : undefined;
-    return { messages, oldestMs: oldest?.storedMs };
   }
 
   /**
@@ -253,7 +252,8 @@ export class ShardWorker {
    * @param idle whether nothing more could be read
    */
   async #checkStream(claim: Claim<Checkpoint>, idle = false): Promise<void> {
-    const { source } = this.#ports;
+    const { source, tenants } = this.#ports;
+    if (idle) await sayKnown(claim, tenants);
     const { stream, next } = claim.value;
     const facts = await source.facts();
     if (facts.created !== stream) {

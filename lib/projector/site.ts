@@ -2,6 +2,8 @@
 
 import type { Clock } from "../base/clock.ts";
 import { sleep } from "../base/loop.ts";
+import type { Classes } from "../event/retention.ts";
+import { FOR_EVER } from "../event/retention.ts";
 import type { SitePort } from "./settle.ts";
 
 /** The signatures of lib/store/insert.ts with a ClickHouse bound to them. */
@@ -13,6 +15,7 @@ export interface StorePorts {
     frames: readonly Uint8Array[];
     records: number;
     fenceMs: number;
+    classes: Classes;
     signal?: AbortSignal;
   }): ReturnType<SitePort["insert"]>;
   presence(request: { database: string } & Parameters<SitePort["presence"]>[0]): ReturnType<SitePort["presence"]>;
@@ -27,8 +30,11 @@ const CLOCK_FRESH_MS = 30_000;
 /** An insert that has not begun after this long is refused; so settling after a lost answer need not wait longer. */
 const ARRIVAL_MAX_MS = 5_000;
 
-/** @param deadline monotonic milliseconds until which this process owns the shard */
-export function siteOf(store: StorePorts, database: string, clock: Clock): (deadline: () => number) => SitePort {
+/** A site for one plan: monotonic milliseconds until which this process owns the shard, and the classes that the plan has fixed. */
+export type SiteFor = (deadline: () => number, classes?: Classes) => SitePort;
+
+/** The tables of a database, for one plan after the other. */
+export function siteOf(store: StorePorts, database: string, clock: Clock): SiteFor {
   /** The engine's time at a moment of our monotonic clock, never ahead of the truth. */
   let reference: { readonly engineMs: number; readonly atMs: number } | undefined;
   /** The latest fence, in the engine's time, of inserts whose answer was lost: until then one may still arrive. 0 is none. */
@@ -43,7 +49,7 @@ export function siteOf(store: StorePorts, database: string, clock: Clock): (dead
     return reference.engineMs + (end - reference.atMs);
   }
 
-  return (deadline) => ({
+  return (deadline, classes = FOR_EVER) => ({
     async insert({ token, attempt, frames, records, signal }) {
       let fenceMs: number;
       try {
@@ -53,7 +59,7 @@ export function siteOf(store: StorePorts, database: string, clock: Clock): (dead
       }
       if (clock.monotonicMs() > deadline() - FENCE_MARGIN_MS)
         return { kind: "fenced", code: undefined, message: "the lease is about to end" };
-      const request = { database, token, queryId: `${token}/${attempt}`, frames, records, fenceMs };
+      const request = { database, token, queryId: `${token}/${attempt}`, frames, records, fenceMs, classes };
       const unansweredBeforeMs = unansweredUntilMs;
       unansweredUntilMs = Math.max(unansweredUntilMs, fenceMs);
       const outcome = await store.insert(signal === undefined ? request : { ...request, signal });

@@ -55,3 +55,10 @@ export function readerAt(source: Source, place: () => Place, end: Place | undefi
     return { messages: result.messages.filter(({ seq }) => seq < end.next), pending: 0, missing };
   };
 }
+
+/** How far a projection that is at `next` is behind its stream. */
+export async function lagOf(source: Source, read: ReadStream, next: number) {
+  const messages = Math.max(0, (await source.facts()).lastSeq - next + 1);
+  const oldest = messages > 0 ? (await read(next, { messagesMax: 1, bytesMax: 1 })).messages[0] : undefined;
+  return { messages, oldestMs: oldest?.storedMs };
+}

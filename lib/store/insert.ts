@@ -7,8 +7,8 @@
 import { Readable } from "node:stream";
 import { RelogError } from "../base/errors.ts";
 import { COLUMNS_V1, STRUCTURE_V1 } from "../event/batch.ts";
-import type { Retention } from "../event/retention.ts";
-import { KEEP_FOR_EVER } from "../event/retention.ts";
+import type { Classes } from "../event/retention.ts";
+import { FOR_EVER } from "../event/retention.ts";
 import type { ClickHouse, SettingValue } from "./client.ts";
 
 /** Codes of exceptions that the data itself caused. Source: ClickHouse, src/Common/ErrorCodes.cpp, as are the next. */
@@ -44,6 +44,8 @@ export interface InsertRequest {
   readonly records: number;
   /** Engine time, milliseconds since the epoch, after which it must refuse. */
   readonly fenceMs: number;
+  /** The class that each tenant's records get: a repetition under the same token must say the same. For ever when absent. */
+  readonly classes?: Classes;
   readonly signal?: AbortSignal;
 }
 
@@ -74,8 +76,6 @@ export type InsertLogs = (request: InsertRequest) => Promise<InsertOutcome>;
 
 export interface InserterOptions {
   readonly table?: string;
-  /** The class that each tenant's records get. */
-  readonly retention?: Retention;
   /** Gives way to everything else that runs on the engine's machine. */
   readonly background?: boolean;
 }
@@ -85,24 +85,25 @@ const BACKGROUND = { os_thread_priority: 1 } as const;
 
 /** Inserts into one generation's table, whose columns are looked at once: a table of an older schema lacks some that are computed. */
 export function inserter(clickhouse: ClickHouse, options: InserterOptions = {}): InsertLogs {
-  const { table = "logs", retention = KEEP_FOR_EVER, background = false } = options;
-  const computed = new Map<string, string>();
+  const { table = "logs", background = false } = options;
+  const classed = new Map<string, boolean>();
 
-  async function computedOf(database: string): Promise<string> {
-    const known = computed.get(database);
+  /** Whether its rows have a class. */
+  async function hasClasses(database: string): Promise<boolean> {
+    const known = classed.get(database);
     if (known !== undefined) return known;
     const statement =
       "SELECT count() FROM system.columns WHERE database = {database:String} AND table = {table:String} AND name = 'retention'";
     const answer = await clickhouse.read({ statement: `${statement} FORMAT TSV`, params: { database, table } });
-    const found = Number(answer.toString("utf8")) > 0 ? retentionExpression(retention) : "";
-    computed.set(database, found);
+    const found = Number(answer.toString("utf8")) > 0;
+    classed.set(database, found);
     return found;
   }
 
   return async (request) => {
     try {
-      const more = await computedOf(request.database);
-      const [names, values] = more === "" ? [COLUMNS, COLUMNS] : [`${COLUMNS}, retention`, `${COLUMNS}, ${more} AS retention`];
+      const days = (await hasClasses(request.database)) ? daysExpression(request.classes ?? FOR_EVER) : undefined;
+      const [names, values] = days === undefined ? [COLUMNS, COLUMNS] : [`${COLUMNS}, retention`, `${COLUMNS}, ${days} AS retention`];
       const statement =
         `INSERT INTO \`${request.database}\`.${table} (${names}) SELECT ${values} FROM input('${STRUCTURE_V1}') ` +
         `WHERE NOT throwIf(now64(3) > fromUnixTimestamp64Milli(${Math.floor(request.fenceMs)}), 'relog: this insert came after its fence') FORMAT Native`;
@@ -124,7 +125,7 @@ export function inserter(clickhouse: ClickHouse, options: InserterOptions = {}):
     } catch (error) {
       const failure = failureOfInsert(error);
       // A table that is made again may have other columns.
-      if (isTableGone(failure)) computed.delete(request.database);
+      if (isTableGone(failure)) classed.delete(request.database);
       return failure;
     }
   };
@@ -144,10 +145,11 @@ export function saysTableGone(error: unknown): boolean {
 }
 
 /** The class of a row's tenant, as SQL. Tenants are single words (isTenant), so quoting them is safe. */
-function retentionExpression({ days, tenants }: Retention): string {
-  if (tenants.size === 0) return `toUInt16(${days})`;
-  const names = [...tenants.keys()].map((tenant) => `'${tenant}'`).join(",");
-  return `toUInt16(transform(tenant, [${names}], [${[...tenants.values()].join(",")}], ${days}))`;
+function daysExpression({ days, tenants }: Classes): string {
+  const listed = Object.entries(tenants);
+  if (listed.length === 0) return `toUInt16(${days})`;
+  const names = listed.map(([tenant]) => `'${tenant}'`).join(",");
+  return `toUInt16(transform(tenant, [${names}], [${listed.map(([, own]) => own).join(",")}], ${days}))`;
 }
 
 function failureOfInsert(error: unknown): InsertOutcome {

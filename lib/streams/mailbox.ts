@@ -5,7 +5,7 @@
 
 import type { Msg, NatsConnection } from "nats";
 import { createInbox, nanos } from "nats";
-import { INBOX_PREFIX } from "./connection.ts";
+import { INBOX_PREFIX } from "../event/inbox.ts";
 
 const BATCH_MESSAGES = 1_000;
 const EXPIRES_MS = 30_000;

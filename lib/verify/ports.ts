@@ -97,6 +97,8 @@ export interface VerifyPorts {
   /** How far the projection of a shard is: the stream's creation time and the first sequence that is not settled. */
   progress(shard: number): Promise<{ readonly stream: string; readonly next: number } | undefined>;
   readonly expired?: Expired;
+  /** Tenants whose messages are passed over, whatever they hold; rows of them are extra, unless they have expired. */
+  readonly deleted?: (tenant: string) => boolean;
   /** Batches that the generation was made of; all when it is absent. Rows of others are then extra. */
   readonly wanted?: (envelope: Envelope) => boolean;
 }
@@ -162,7 +164,7 @@ export interface ShardResult {
   readonly projected: number;
   readonly dead: number;
   readonly partlyDead: number;
-  /** Expired by now, or not wanted in this generation. */
+  /** Expired by now, of a deleted tenant, or not wanted in this generation. */
   readonly passed: number;
   readonly later: number;
   readonly gone: number;

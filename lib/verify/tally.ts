@@ -12,7 +12,7 @@ import { addTo, dayOf } from "./groups.ts";
 import type { Letters, ParkedLines } from "./letters.ts";
 import { BLOCK_BYTES_MAX } from "./letters.ts";
 import { openLines } from "./open.ts";
-import type { Gone, LoggedMessage, LogSource, Span } from "./ports.ts";
+import type { Gone, LoggedMessage, LogSource, Span, VerifyPorts } from "./ports.ts";
 
 export interface ShardSpan extends Span {
   readonly shard: number;
@@ -42,6 +42,7 @@ export interface TallyScope {
   readonly cut: string;
   readonly chars: number;
   readonly wanted: ((envelope: Envelope) => boolean) | undefined;
+  readonly deleted: VerifyPorts["deleted"];
   /** Only batches that begin so, and where to look for them. */
   readonly within: { readonly prefixes: ReadonlySet<string>; readonly chars: number; readonly ranges: Ranges } | undefined;
 }
@@ -122,6 +123,10 @@ export async function tally(
 /** A message that the table must hold a part of; undefined when it is not asked for, or told to `events`. */
 function entryOf(message: LoggedMessage, place: ShardSpan, letters: Letters, scope: TallyScope, events: TallyEvents): Entry | undefined {
   const { seq } = message;
+  if (scope.deleted?.(message.subject.split(".")[2] ?? "")) {
+    events.unwanted?.(place);
+    return undefined;
+  }
   const batch = message.header(HEADERS.batch);
   const parked = letters.of(place.shard, seq, batch);
   const envelope = readEnvelope((name) => message.header(name));

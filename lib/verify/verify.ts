@@ -81,13 +81,20 @@ async function compare(
   const shards = new ShardCounts(places, findings, ports.expired);
   let read = 0;
   progress("reading the log", 0);
-  const log = await tally(ports.log, letters, places, { cut, chars: LEVELS[0], wanted: ports.wanted, within: undefined }, signal, {
-    ...shards.events,
-    message(place) {
-      shards.events.message(place);
-      if (++read % PROGRESS_EVERY === 0) progress("reading the log", read);
+  const log = await tally(
+    ports.log,
+    letters,
+    places,
+    { cut, chars: LEVELS[0], wanted: ports.wanted, deleted: ports.deleted, within: undefined },
+    signal,
+    {
+      ...shards.events,
+      message(place) {
+        shards.events.message(place);
+        if (++read % PROGRESS_EVERY === 0) progress("reading the log", read);
+      },
     },
-  });
+  );
   progress("reading the table", read);
   const table = await collect(ports.table.groups({ cut, of: "lines", chars: LEVELS[0], within: undefined }, signal));
   return { places, cut, letters, log, table, rules: { windows: log.windows, expired: ports.expired }, findings, shards };
@@ -110,7 +117,14 @@ async function name(
   const tallyOf = async (level: number, chars: number, prefixes: readonly string[], onEntry?: (entry: Entry) => void): Promise<Tally> => {
     const within = { prefixes: new Set(prefixes), chars: LEVELS[level - 1]!, ranges: ranges[level - 1]! };
     const events = onEntry === undefined ? {} : { entry: onEntry };
-    const found = await tally(ports.log, letters, places, { cut, chars, wanted: ports.wanted, within }, signal, events);
+    const found = await tally(
+      ports.log,
+      letters,
+      places,
+      { cut, chars, wanted: ports.wanted, deleted: ports.deleted, within },
+      signal,
+      events,
+    );
     windows.push(...found.windows);
     return found;
   };
