@@ -31,8 +31,10 @@ import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
 import { followGenerations } from "../lib/streams/generations.ts";
 import { shardSettings } from "../lib/streams/topology.ts";
+import { tailSettings } from "../lib/tail/limits.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
 import { siteSettings } from "./parts/projection.ts";
+import { tails } from "./parts/tail.ts";
 
 const settings = {
   ...httpSettings,
@@ -43,6 +45,7 @@ const settings = {
   ...natsSettings,
   ...shardSettings,
   ...siteSettings,
+  ...tailSettings,
   port: integer("RELOG_QUERY_PORT", "8081", [0, 65_535], "port", "HTTP of the query service"),
 };
 const READY_CHECK_MS = 2_000;
@@ -115,6 +118,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
     ),
   );
   app.route("/", receiptsApi(authenticate, receiptPorts()));
+  app.route("/", tails(accounts, values, connected, telemetry, signal));
   app.route("/", accountsApi(authenticate, accountsApiPorts("query", accounts, connected)));
   app.route("/", openApiRoutes(accountsDocument()));
 
