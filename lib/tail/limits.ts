@@ -16,9 +16,10 @@ export const tailSettings = {
     "5000",
     [1, 1e6],
     "records",
-    "waiting for the reader of one tail; over it records are skipped and the tail says so",
+    "waiting for the reader of one tail; while it is full the tail falls behind, see RELOG_TAIL_LAG_MAX",
   ),
   queueBytesMax: bytes("RELOG_TAIL_QUEUE_BYTES_MAX", "2MiB", "as RELOG_TAIL_QUEUE_RECORDS_MAX, in bytes of the answer"),
+  lagMaxMs: duration("RELOG_TAIL_LAG_MAX", "2s", "how far behind a tail may fall that waits for its reader; what is older is skipped"),
   recordsPerSecond: integer(
     "RELOG_TAIL_RECORDS_PER_SECOND",
     "5000",
@@ -46,6 +47,7 @@ export const tailSettings = {
 export interface TailLimits {
   readonly queueRecordsMax: number;
   readonly queueBytesMax: number;
+  readonly lagMaxMs: number;
   readonly recordsPerSecond: number;
   readonly openedPerSecond: number;
   readonly blockBytesMax: number;

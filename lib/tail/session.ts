@@ -2,7 +2,7 @@
 //
 // Promises: nothing of another tenant, by three walls (the subject that is read, the envelope, each record); records of a shard
 // in the stream's order, each once; what was stored before the tail began is paced to its reader, never skipped; what comes
-// live never waits for a slow reader: it is skipped, counted and said. One batch at a time is open.
+// live waits for a slow reader only while it is fresh, then it is skipped, counted and said. One batch at a time is open.
 
 import { setImmediate as turn } from "node:timers/promises";
 import type { Clock } from "../base/clock.ts";
@@ -47,6 +47,16 @@ interface Shard {
   place: Place;
   /** What is stored up to here was there before the tail began. */
   historyEnd: number;
+}
+
+/** A message that is being sent. */
+interface Sending {
+  readonly shard: number;
+  readonly seq: number;
+  readonly storedMs: number;
+  /** Whether it was stored before the tail began. */
+  readonly history: boolean;
+  readonly signal: AbortSignal;
 }
 
 /** Records between two looks at whatever else this process has to do. */
@@ -126,25 +136,36 @@ export class TailSession {
       state.place = next;
       return;
     }
-    const history = message.seq <= state.historyEnd;
-    if (!(await this.#mayOpen(records, history, signal))) {
+    const sending = { shard, seq: message.seq, storedMs: message.storedMs, history: message.seq <= state.historyEnd, signal };
+    if (!(await this.#mayOpen(records, sending))) {
       if (signal.aborted) return;
       this.queue.skip({ unread: records });
       this.#ports.skipped("unopened", records);
     } else {
       const decoded = await this.#decode(shard, message, records);
-      if (!(await this.#sendAll(shard, message.seq, decoded, passed, history, signal))) return;
+      if (!(await this.#sendAll(sending, decoded, passed))) return;
     }
     state.place = next;
   }
 
-  async #mayOpen(records: number, history: boolean, signal: AbortSignal): Promise<boolean> {
-    if (!history) return !this.queue.full && this.#opened.tryTake(records);
-    while (!signal.aborted) {
-      if (this.#opened.tryTake(records)) return true;
+  async #mayOpen(records: number, sending: Sending): Promise<boolean> {
+    const { history, signal } = sending;
+    while (this.queue.full) if (!(await this.#room(sending))) return false;
+    while (!this.#opened.tryTake(records)) {
+      if (!history || signal.aborted) return false;
       await sleep(this.#opened.waitMs(), signal);
     }
-    return false;
+    return !signal.aborted;
+  }
+
+  /** Waits until the reader has taken something; false when what is to be sent has become too old for that, or the tail has ended. */
+  async #room({ history, storedMs, signal }: Sending): Promise<boolean> {
+    const freshMs = history ? this.#limits.lifeMaxMs : storedMs + this.#limits.lagMaxMs - this.#ports.clock.now();
+    if (signal.aborted || this.queue.closed || freshMs <= 0) return false;
+    const enough = new AbortController();
+    const taken = await Promise.race([this.queue.taken().then(() => true), sleep(freshMs, enough.signal).then(() => false)]);
+    enough.abort();
+    return taken && !signal.aborted && !this.queue.closed;
   }
 
   async #decode(shard: number, message: StoredMessage, records: number): Promise<DecodedRecord[]> {
@@ -160,14 +181,8 @@ export class TailSession {
   }
 
   /** False when the tail ended meanwhile. */
-  async #sendAll(
-    shard: number,
-    seq: number,
-    decoded: readonly DecodedRecord[],
-    passed: number,
-    history: boolean,
-    signal: AbortSignal,
-  ): Promise<boolean> {
+  async #sendAll(sending: Sending, decoded: readonly DecodedRecord[], passed: number): Promise<boolean> {
+    const { shard, seq, signal } = sending;
     const state = this.#shards[shard]!;
     for (let i = passed; i < decoded.length; i++) {
       if (i % RECORDS_AT_ONCE === RECORDS_AT_ONCE - 1) await turn();
@@ -175,15 +190,15 @@ export class TailSession {
       const record = decoded[i]!;
       const place = { tag: state.place.tag, seq, line: i + 1 };
       if (record.tenant !== this.#tenant) this.#foreign(shard, seq, 1);
-      else if (this.#request.wants(record) && !(await this.#send(shard, record, place, history, signal))) return false;
+      else if (this.#request.wants(record) && !(await this.#send(sending, record, place))) return false;
       state.place = place;
     }
     return true;
   }
 
   /** False when the tail ended meanwhile. */
-  async #send(shard: number, record: DecodedRecord, place: Place, history: boolean, signal: AbortSignal): Promise<boolean> {
-    if (!history && this.queue.full) return this.#skip("slow_reader");
+  async #send(sending: Sending, record: DecodedRecord, place: Place): Promise<boolean> {
+    const { shard, history, signal } = sending;
     while (!this.#rate.tryTake(1)) {
       if (!history) return this.#skip("rate");
       await sleep(this.#rate.waitMs(), signal);
@@ -192,9 +207,8 @@ export class TailSession {
     const cursor = this.#withCursor ? writeCursor(this.#shards.map((one, i) => (i === shard ? place : one.place))) : "";
     const line = recordLine(record);
     while (!this.queue.offer(line, cursor)) {
-      if (signal.aborted || this.queue.closed) return false;
-      if (!history) return this.#skip("slow_reader");
-      await this.queue.taken();
+      if (await this.#room(sending)) continue;
+      return signal.aborted || this.queue.closed ? false : this.#skip("slow_reader");
     }
     this.#ports.sent(1);
     return true;

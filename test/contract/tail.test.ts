@@ -198,9 +198,9 @@ test("another tenant's records never come, also those that lie under the wrong s
   await waitFor("the strangers to be counted", async () => ((await metric("relog_tail_skipped_total")) >= 100 ? true : undefined));
 });
 
-test.each<[string, (key: Key, tenant: string) => Promise<unknown>]>([
+test.each<[string, (key: Key, tenant: string) => ReturnType<typeof call>]>([
   ["its key is revoked", (key, tenant) => call(`DELETE /v1/tenants/${tenant}/keys/${key.id}`)],
-  ["its tenant is disabled", (_, tenant) => call(`PATCH /v1/tenants/${tenant}`, { status: "disabled" })],
+  ["its tenant is disabled", (_, tenant) => call(`POST /v1/tenants/${tenant}/disable`, {})],
   ["its tenant is deleted", (_, tenant) => call(`DELETE /v1/tenants/${tenant}`)],
 ])("a tail ends and says why when %s", async (name, end) => {
   const tenant = `end-${name.split(" ").at(-1)}`;
@@ -209,7 +209,7 @@ test.each<[string, (key: Key, tenant: string) => Promise<unknown>]>([
   using events = await TailReader.events(query.url, key.key);
   await sendMessages(key.key, ["before"]);
   await Promise.all([lines.until(1), events.until(1)]);
-  await end(key, tenant);
+  expect(await end(key, tenant)).toMatchObject({ status: 200 });
   expect([await lines.end(), await events.end()]).toEqual(["clean", "clean"]);
   expect(lines.lines.at(-1)).toMatchObject({ error: { code: "unauthenticated" } });
   expect(events.events.at(-1)).toMatchObject({ event: "error", data: { error: { code: "unauthenticated" } } });

@@ -1,0 +1,150 @@
+// Live tails while engines die, readers are slow and the process leaves.
+
+import { expect } from "vitest";
+import { waitFor } from "../../lib/base/loop.ts";
+import { TailReader } from "../contract/tail-kit.ts";
+import type { Rig } from "./kit.ts";
+import { faultTest } from "./kit.ts";
+
+const markersOf = (tail: TailReader): string[] => tail.records.map(({ attributes }) => attributes.marker as string);
+const ackedMarkers = (rig: Rig): string[] => rig.ledger.of("acked").flatMap(({ markers }) => markers);
+
+/** Every acknowledged record came, each once. */
+async function assertWhole(rig: Rig, tail: TailReader): Promise<void> {
+  const acked = ackedMarkers(rig);
+  await tail.until(acked.length);
+  const seen = markersOf(tail);
+  expect(seen.length).toBe(new Set(seen).size);
+  const have = new Set(seen);
+  expect(acked.filter((marker) => !have.has(marker))).toEqual([]);
+  expect(tail.lines.filter((line) => line.batch === undefined)).toEqual([]);
+}
+
+faultTest("ClickHouse is killed: tails go on, and new ones begin", async (rig) => {
+  const [gateway, query] = [await rig.gateway(), await rig.service("query")];
+  using tail = await TailReader.open(query.url, rig.key);
+  await rig.produce(gateway.url, { batches: 5 });
+  rig.stack.clickhouse!.child.kill("SIGKILL");
+  await rig.stack.clickhouse!.child.exited;
+  using later = await TailReader.open(query.url, rig.key, "?since=1h");
+  await rig.produce(gateway.url, { batches: 20 });
+  await assertWhole(rig, tail);
+  await assertWhole(rig, later);
+});
+
+faultTest("NATS is killed and comes back, under load: nothing acknowledged is left out or repeated", async (rig) => {
+  const [gateway, query] = [await rig.gateway(), await rig.service("query")];
+  using tail = await TailReader.open(query.url, rig.key);
+  using events = await TailReader.events(query.url, rig.key);
+  const stop = new AbortController();
+  const producing = rig.produce(gateway.url, { batches: 1e9, concurrency: 2, signal: stop.signal });
+  for (let round = 0; round < 2; round++) {
+    const before = rig.ledger.of("acked").length;
+    await waitFor("acknowledgements", () => (rig.ledger.of("acked").length > before + 30 ? true : undefined), 60_000);
+    rig.stack.nats[0]!.kill("SIGKILL");
+    await rig.stack.nats[0]!.exited;
+    rig.stack.nats[0]!.start();
+    await rig.stack.ready();
+  }
+  const then = rig.ledger.of("acked").length;
+  await waitFor("acknowledgements after it came back", () => (rig.ledger.of("acked").length > then + 30 ? true : undefined), 60_000);
+  stop.abort();
+  await producing;
+  await assertWhole(rig, tail);
+  await assertWhole(rig, events);
+});
+
+faultTest("the query service is killed: a reader goes on with Last-Event-ID", async (rig) => {
+  const [gateway, query] = [await rig.gateway(), await rig.service("query")];
+  using first = await TailReader.events(query.url, rig.key);
+  await rig.produce(gateway.url, { batches: 10 });
+  await first.until(25);
+  query.kill("SIGKILL");
+  await query.child.exited;
+  await rig.produce(gateway.url, { batches: 10 });
+  await query.restart();
+  using second = await TailReader.events(query.url, rig.key, "", first.lastId);
+  const all = ackedMarkers(rig);
+  await second.until(all.length - first.records.length);
+  expect([...markersOf(first), ...markersOf(second)].toSorted()).toEqual(all.toSorted());
+});
+
+faultTest("a reader that does not read is told what it missed; another gets everything", async (rig) => {
+  const gateway = await rig.gateway();
+  const query = await rig.service("query", { RELOG_TAIL_QUEUE_RECORDS_MAX: "50", RELOG_TAIL_LAG_MAX: "500ms" });
+  using slow = await TailReader.open(query.url, rig.key);
+  using fast = await TailReader.open(query.url, rig.key);
+  slow.pause();
+  const skipped = async (): Promise<number> => {
+    const text = await (await fetch(`${query.url}/metrics`)).text();
+    return Number(/^relog_tail_skipped_total\{reason="unopened"[^}]*\} (\d+)/m.exec(text)?.[1] ?? 0);
+  };
+  await waitFor(
+    "records to be skipped",
+    async () => {
+      await rig.produce(gateway.url, { batches: 4, records: 100, padding: 20_000 });
+      return (await skipped()) > 100 ? true : undefined;
+    },
+    60_000,
+  );
+  await assertWhole(rig, fast);
+  slow.resume();
+  const all = ackedMarkers(rig).length;
+  const said = (): number =>
+    slow.lines.reduce((sum, line) => sum + (line.skipped === undefined ? 0 : line.skipped.skipped + line.skipped.unread), 0);
+  await waitFor("every record to be sent or said", () => (slow.records.length + said() === all ? true : undefined), 30_000);
+  expect(slow.records.length).toBeLessThan(all);
+  expect(new Set(markersOf(slow)).size).toBe(slow.records.length);
+});
+
+faultTest("a rate that a tail asks for is kept, and the rest is said", async (rig) => {
+  const [gateway, query] = [await rig.gateway(), await rig.service("query")];
+  using tail = await TailReader.open(query.url, rig.key, "?limit_per_second=10");
+  await rig.produce(gateway.url, { batches: 1, records: 500 });
+  const said = (): number => tail.lines.reduce((sum, line) => sum + (line.skipped?.skipped ?? 0), 0);
+  await waitFor("every record to be sent or said", () => (tail.records.length + said() === 500 ? true : undefined));
+  expect(said()).toBeGreaterThan(400);
+});
+
+faultTest("SIGTERM: tails end with a place to go on from, also for readers that do not read, and the process leaves", async (rig) => {
+  const [gateway, query] = [await rig.gateway(), await rig.service("query")];
+  using lines = await TailReader.open(query.url, rig.key);
+  using events = await TailReader.events(query.url, rig.key);
+  using stuck = await TailReader.open(query.url, rig.key);
+  stuck.pause();
+  await rig.produce(gateway.url, { batches: 3 });
+  await Promise.all([assertWhole(rig, lines), assertWhole(rig, events)]);
+  query.kill("SIGTERM");
+  expect([await lines.end(), await events.end()]).toEqual(["clean", "clean"]);
+  const { code, signal } = await query.child.exited;
+  expect([code, signal]).toEqual([0, null]);
+  expect(lines.lines.at(-1)).toMatchObject({ end: { why: "this process is leaving", cursor: expect.stringMatching(/^v1~/) } });
+  expect(events.events.at(-1)).toMatchObject({ event: "end" });
+  await rig.produce(gateway.url, { batches: 1, records: 3 });
+  await query.restart();
+  using next = await TailReader.open(query.url, rig.key, "", { "last-event-id": lines.lines.at(-1).end.cursor });
+  await next.until(3);
+  expect(markersOf(next)).toEqual(ackedMarkers(rig).slice(-3));
+});
+
+faultTest("a tail lasts as long as it may; one whose reader takes nothing is cut off", async (rig) => {
+  const gateway = await rig.gateway();
+  const query = await rig.service("query", { RELOG_TAIL_LIFE_MAX: "2s" });
+  using tail = await TailReader.open(query.url, rig.key);
+  expect(await tail.end()).toBe("clean");
+  expect(tail.lines.at(-1)).toMatchObject({ end: { why: expect.stringContaining("RELOG_TAIL_LIFE_MAX") } });
+  const impatient = await rig.service("query", { RELOG_TAIL_STALL_TIME: "1s" });
+  using stuck = await TailReader.open(impatient.url, rig.key);
+  stuck.pause();
+  const running = async (): Promise<number> =>
+    Number(/^relog_tails_running\S* (\d+)/m.exec(await (await fetch(`${impatient.url}/metrics`)).text())?.[1]);
+  expect(await running()).toBe(1);
+  await waitFor(
+    "it to be cut off",
+    async () => {
+      await rig.produce(gateway.url, { batches: 4, records: 100, padding: 20_000 });
+      return (await running()) === 0 ? true : undefined;
+    },
+    60_000,
+  );
+});
