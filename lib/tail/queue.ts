@@ -30,6 +30,8 @@ export class TailQueue {
   #bytes = 0;
   #skipped = 0;
   #unread = 0;
+  /** Whether something found no room since the last `take`. */
+  #refused = false;
   #closed = false;
   #changed = Promise.withResolvers<void>();
   #room = Promise.withResolvers<void>();
@@ -56,13 +58,14 @@ export class TailQueue {
   }
 
   get full(): boolean {
-    return this.#entries.length >= this.#bounds.queueRecordsMax || this.#bytes >= this.#bounds.queueBytesMax;
+    return this.#refused || this.#entries.length >= this.#bounds.queueRecordsMax || this.#bytes >= this.#bounds.queueBytesMax;
   }
 
   /** Adds a record; false when there is no room for it, or no more. */
   offer(text: string, cursor: string): boolean {
     const size = sizeOf(text) + cursor.length;
     const fits = this.#entries.length === 0 || (!this.full && this.#bytes + size <= this.#bounds.queueBytesMax);
+    this.#refused = !fits;
     if (this.#closed || !fits) return false;
     this.#saySkipped();
     this.#push({ kind: "record", text, cursor }, size);
@@ -107,6 +110,7 @@ export class TailQueue {
     const taken = this.#entries.splice(0, count);
     this.#bytes -= bytes;
     if (count > 0) {
+      this.#refused = false;
       this.#room.resolve();
       this.#room = Promise.withResolvers<void>();
     }

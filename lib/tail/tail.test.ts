@@ -144,7 +144,11 @@ it("a queue takes no more than its bytes, but always one entry", () => {
   expect(queue.offer("x".repeat(20_000), "")).toBe(true);
   expect([queue.full, queue.offer("y", "")]).toEqual([true, false]);
   queue.take(1);
-  expect([queue.offer("世".repeat(3_000), ""), queue.offer("世".repeat(3_000), "")]).toEqual([true, false]);
+  const texts = ["世".repeat(3_000), "世".repeat(3_000), "z"];
+  // What came later must not pass what found no room.
+  expect([texts.map((text) => queue.offer(text, "")), queue.full]).toEqual([[true, false, false], true]);
+  queue.take(1);
+  expect([queue.full, queue.offer("z", "")]).toEqual([false, true]);
 });
 
 it("the last word of a queue; what waits goes before it, or not at all", async () => {

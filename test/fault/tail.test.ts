@@ -2,11 +2,20 @@
 
 import { expect } from "vitest";
 import { waitFor } from "../../lib/base/loop.ts";
+import type { Service } from "../../lib/devstack/service.ts";
 import { TailReader } from "../contract/tail-kit.ts";
 import type { Rig } from "./kit.ts";
 import { faultTest } from "./kit.ts";
 
 const markersOf = (tail: TailReader): string[] => tail.records.map(({ attributes }) => attributes.marker as string);
+/** A figure of the service's metrics, over all its labels; 0 when there is none. */
+async function metric(service: Service, pattern: string): Promise<number> {
+  const text = await (await fetch(`${service.url}/metrics`)).text();
+  return [...text.matchAll(new RegExp(`^${pattern} (\\S+)$`, "gm"))].reduce((sum, [, value]) => sum + Number(value), 0);
+}
+const skipped = (service: Service): Promise<number> => metric(service, 'relog_tail_skipped_total\\{reason="unopened".*\\}');
+const running = (service: Service): Promise<number> => metric(service, "relog_tails_running\\{.*\\}");
+
 const ackedMarkers = (rig: Rig): string[] => rig.ledger.of("acked").flatMap(({ markers }) => markers);
 
 /** Every acknowledged record came, each once. */
@@ -85,15 +94,11 @@ faultTest("a reader that does not read is told what it missed; another gets ever
   using slow = await TailReader.open(query.url, rig.key);
   using fast = await TailReader.open(query.url, rig.key);
   slow.pause();
-  const skipped = async (): Promise<number> => {
-    const text = await (await fetch(`${query.url}/metrics`)).text();
-    return Number(/^relog_tail_skipped_total\{reason="unopened"[^}]*\} (\d+)/m.exec(text)?.[1] ?? 0);
-  };
   await waitFor(
     "records to be skipped",
     async () => {
       await rig.produce(gateway.url, { batches: 4, records: 100, padding: 20_000 });
-      return (await skipped()) > 100 ? true : undefined;
+      return (await skipped(query)) > 100 ? true : undefined;
     },
     60_000,
   );
@@ -146,15 +151,39 @@ faultTest("a tail lasts as long as it may; one whose reader takes nothing is cut
   const impatient = await rig.service("query", { RELOG_TAIL_STALL_TIME: "1s" });
   using stuck = await TailReader.open(impatient.url, rig.key);
   stuck.pause();
-  const running = async (): Promise<number> =>
-    Number(/^relog_tails_running\S* (\d+)/m.exec(await (await fetch(`${impatient.url}/metrics`)).text())?.[1]);
-  expect(await running()).toBe(1);
+  expect(await running(impatient)).toBe(1);
   await waitFor(
     "it to be cut off",
     async () => {
       await rig.produce(gateway.url, { batches: 4, records: 100, padding: 20_000 });
-      return (await running()) === 0 ? true : undefined;
+      return (await running(impatient)) === 0 ? true : undefined;
     },
     60_000,
   );
+});
+
+faultTest("a tenant that is disabled gets nothing of what waited, and a connection that nobody reads is closed", async (rig) => {
+  const gateway = await rig.gateway();
+  const query = await rig.service("query", { RELOG_TAIL_LAG_MAX: "300ms" });
+  using stuck = await TailReader.open(query.url, rig.key);
+  using idle = await TailReader.open(query.url, rig.key, "?contains=nothing like that");
+  stuck.pause();
+  await waitFor(
+    "its queue to be full",
+    async () => {
+      await rig.produce(gateway.url, { batches: 4, records: 100, padding: 20_000 });
+      return (await skipped(query)) > 0 ? true : undefined;
+    },
+    60_000,
+  );
+  const sent = await metric(query, "relog_tail_records_total\\{.*\\}");
+  // The bootstrap key operates on; as a reader it is its tenant's.
+  const answer = await fetch(`${query.url}/v1/tenants/default/disable`, { method: "POST", headers: { "x-api-key": rig.key }, body: "{}" });
+  expect(answer.status).toBe(200);
+  expect(await idle.end()).toBe("clean");
+  expect(idle.lines).toEqual([{ error: expect.objectContaining({ code: "unauthenticated" }) }]);
+  await waitFor("both to be gone", async () => ((await running(query)) === 0 ? true : undefined));
+  stuck.resume();
+  expect(await stuck.end()).toBe("broken");
+  expect(stuck.records.length).toBeLessThan(sent);
 });
