@@ -32,11 +32,13 @@ import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
 import { followGenerations } from "../lib/streams/generations.ts";
 import { shardSettings } from "../lib/streams/topology.ts";
+import { tailSettings } from "../lib/tail/limits.ts";
 import { usageApi } from "../lib/usage/api.ts";
 import { USAGE_ENDPOINTS } from "../lib/usage/endpoints.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
 import { Metering } from "./parts/meter.ts";
 import { siteSettings } from "./parts/projection.ts";
+import { tails } from "./parts/tail.ts";
 import { usagePorts } from "./parts/usage.ts";
 
 const settings = {
@@ -49,6 +51,7 @@ const settings = {
   ...natsSettings,
   ...shardSettings,
   ...siteSettings,
+  ...tailSettings,
   port: integer("RELOG_QUERY_PORT", "8081", [0, 65_535], "port", "HTTP of the query service"),
 };
 const READY_CHECK_MS = 2_000;
@@ -123,6 +126,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
     ),
   );
   app.route("/", receiptsApi(authenticate, receiptPorts()));
+  app.route("/", tails(accounts, values, connected, telemetry, signal));
   app.route("/", accountsApi(authenticate, accountsApiPorts("query", accounts, connected)));
   const usage = usagePorts(usageStore(writer, values.cluster), accounts.directory, () => live.generation);
   app.route("/", usageApi(authenticate, { ...usage, ready: () => accounts.ready }));

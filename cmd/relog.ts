@@ -16,12 +16,14 @@ import { command as limits } from "./relog/limits.ts";
 import { command as natsAuth } from "./relog/nats-auth.ts";
 import { command as rebuild } from "./relog/rebuild.ts";
 import { command as rehydrate } from "./relog/rehydrate.ts";
+import { command as tail } from "./relog/tail.ts";
 import { command as tenants } from "./relog/tenants.ts";
 import { command as verify } from "./relog/verify.ts";
 import { command as version } from "./relog/version.ts";
 
 /** In the order of `relog help`. */
 const COMMANDS: Commands = {
+  tail,
   rebuild,
   generations,
   rehydrate,

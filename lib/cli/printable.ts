@@ -31,10 +31,16 @@ export function printableLines(text: string): string {
   return text.split("\n").map(printable).join("\n");
 }
 
+/** JSON on one line, as harmless and with the same meaning: only its strings can hold such characters. */
+export function harmlessJson(json: string): string {
+  return json.replace(HARMFUL, (char) =>
+    [...Array(char.length).keys()].map((i) => `\\u${char.charCodeAt(i).toString(16).padStart(4, "0")}`).join(""),
+  );
+}
+
 /** A value as JSON on one line that is as harmless; numbers too large for JSON become text. */
 export function jsonLine(value: unknown): string {
-  const text = JSON.stringify(value, (_, one: unknown) => (typeof one === "bigint" ? String(one) : one));
-  return `${text.replace(HARMFUL, (char) => [...Array(char.length).keys()].map((i) => `\\u${char.charCodeAt(i).toString(16).padStart(4, "0")}`).join(""))}\n`;
+  return `${harmlessJson(JSON.stringify(value, (_, one: unknown) => (typeof one === "bigint" ? String(one) : one)))}\n`;
 }
 
 // Two cells wide in every terminal: East Asian wide and full-width ranges, and emoji. Source: Unicode TR 11 (W and F), in ranges.

@@ -30,6 +30,7 @@ export async function localStack(dir: string, env: Environment): Promise<Environ
   if (answer?.ok !== true) return undefined;
   const embedded = { nats: env.NATS_URL === undefined, clickhouse: env.CLICKHOUSE_URL === undefined };
   return {
+    RELOG_QUERY_URL: contract.queryUrl,
     RELOG_KEY: contract.key,
     RELOG_TENANT: contract.tenant,
     RELOG_ARCHIVE: archiveFolder(dir),

@@ -68,7 +68,8 @@ async function leaderHas(nc: NatsConnection, stream: string, seq: number): Promi
   }
 }
 
-async function collect(
+/** The messages that one direct get answers with, in order. @throws NatsError or Error when the answer does not come to its end */
+export async function collect(
   nc: NatsConnection,
   subject: string,
   request: string,
