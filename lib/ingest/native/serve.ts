@@ -12,6 +12,8 @@ import type { Accept } from "../accept.ts";
 import type { Admission } from "../admit.ts";
 import { type bodySettings, readBody } from "../body.ts";
 import { ingestLatency } from "../latency.ts";
+import type { LimitsPort } from "../limits.ts";
+import { NO_LIMITS } from "../limits.ts";
 import { decodeNdjson } from "../ndjson/decode.ts";
 import { fieldMaps } from "../ndjson/rename.ts";
 
@@ -38,6 +40,7 @@ export function nativeIngest(
   admission: Admission,
   settings: Values<typeof bodySettings>,
   telemetry: Telemetry,
+  limitsOf: LimitsPort = NO_LIMITS,
 ): (request: NativeRequest) => Promise<Record<string, unknown>> {
   const fieldMapOf = fieldMaps();
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
@@ -47,6 +50,8 @@ export function nativeIngest(
   async function store(request: NativeRequest): Promise<Record<string, unknown>> {
     const principal = tenantOf(request.subject.slice("ingest.".length));
     if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's`);
+    const limits = limitsOf(principal);
+    limits.enter();
     const contentType = request.header("content-type") ?? "application/x-ndjson";
     if (!/json/i.test(contentType))
       throw new RelogError(
@@ -59,12 +64,14 @@ export function nativeIngest(
       request.payload.length,
       request.header("content-encoding"),
       settings,
-      admission.bytes,
+      admission.bytes(principal.tenant),
     );
     try {
       const idempotencyKey = request.header("nats-msg-id") ?? request.header("idempotency-key");
-      const call = { tenant: principal.tenant, source: SOURCE, body: body.bytes, idempotencyKey };
-      const receipt = await admission.admit(() => accept(call, (bytes, limits, out) => decodeNdjson(bytes, fields, limits, out)));
+      limits.body(body.bytes.length);
+      const { tenant } = principal;
+      const call = { tenant, source: SOURCE, body: body.bytes, idempotencyKey, charge: (records: number) => limits.records(records) };
+      const receipt = await admission.admit(tenant, () => accept(call, (bytes, bounds, out) => decodeNdjson(bytes, fields, bounds, out)));
       return { ...receipt };
     } finally {
       body.release();
@@ -89,6 +96,7 @@ export function nativeIngest(
           code: status,
           err_code: JETSTREAM_CODES[status] ?? 10_003,
           description: `${error.code}: ${error.message}`,
+          ...(error.retryAfterS === undefined ? {} : { retry_after: Math.max(1, Math.ceil(error.retryAfterS)) }),
         },
       };
     } finally {
