@@ -16,13 +16,16 @@ import { acceptor, acceptSettings } from "../lib/ingest/accept.ts";
 import { admission, admitSettings } from "../lib/ingest/admit.ts";
 import { bodySettings } from "../lib/ingest/body.ts";
 import { ingestApi } from "../lib/ingest/gateway.ts";
+import type { LimitsPort } from "../lib/ingest/limits.ts";
 import { nativeIngest } from "../lib/ingest/native/serve.ts";
+import { tenantLimitSettings } from "../lib/limits/values.ts";
 import { appender, appendSettings } from "../lib/streams/append.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { envelopeAt } from "../lib/streams/envelope-at.ts";
 import { serveQueue } from "../lib/streams/serve.ts";
 import { reconcileUntilDone, topology, topologySettings } from "../lib/streams/topology.ts";
 import { openAccounts } from "./parts/accounts.ts";
+import { openGatewayLimits } from "./parts/limits.ts";
 
 const telemetry = createTelemetry("gateway");
 const health = new Health();
@@ -39,6 +42,7 @@ const settings = settingsOrExit(
     ...acceptSettings,
     ...bodySettings,
     ...admitSettings,
+    ...tenantLimitSettings,
   },
   process.env,
   ({ appendTimeoutMs, dedupeWindowMs }) =>
@@ -67,6 +71,7 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
   await accounts.begin(nc, signal);
 
   const report = (shard: number, why: string | undefined): void => health.warn(STREAMS.logs(shard), why);
+  const { rates, names } = stack.use(openGatewayLimits(nc, accounts.directory, settings, health, telemetry));
   const admitted = admission(settings, telemetry);
   const accept = acceptor(
     settings,
@@ -75,13 +80,15 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
     (stream, seq) => envelopeAt(nc, stream, seq),
     systemClock,
     telemetry,
+    (tenant) => names.of(tenant),
   );
-  const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry);
+  const limitsOf: LimitsPort = (principal) => rates.of(principal);
+  const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry, limitsOf);
   // A subject is no credential: only the installation's own tenant is taken at its word, as long as it may send at all.
   const stopped = () => ["disabled", "deleted"].includes(accounts.directory.known(settings.tenant).account.status);
   const tenantOf = (tenant: string) =>
     tenant === settings.tenant && !stopped() ? { tenant, keyId: "subject", scopes: SCOPES } : undefined;
-  const handle = nativeIngest(tenantOf, accept, admitted, settings, telemetry);
+  const handle = nativeIngest(tenantOf, accept, admitted, settings, telemetry, limitsOf);
   stack.use(serveQueue(nc, SUBJECTS.ingest("*"), "gateways", telemetry.log, handle));
   front.app = withContractErrors(new Hono().route("/", healthApp).route("/", api), telemetry.log);
   // Calls under way are answered while NATS is still there; closing the server twice is harmless.

@@ -13,7 +13,9 @@ import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
 import { sleep } from "../lib/base/loop.ts";
 import { openApiRoutes } from "../lib/base/openapi.ts";
 import { followParent } from "../lib/base/parent-pipe.ts";
+import { shareSettings } from "../lib/base/share.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
+import { tenantLimitSettings } from "../lib/limits/values.ts";
 import { queryApi } from "../lib/query/api.ts";
 import { engineSettings, querySettings, sqlFitsEngine } from "../lib/query/limits.ts";
 import { LiveGeneration } from "../lib/query/live.ts";
@@ -32,6 +34,7 @@ import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
 import { followGenerations } from "../lib/streams/generations.ts";
 import { shardSettings } from "../lib/streams/topology.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
+import { queryTenancy } from "./parts/limits.ts";
 import { siteSettings } from "./parts/projection.ts";
 
 const settings = {
@@ -40,6 +43,8 @@ const settings = {
   ...clickhouseSettings,
   ...clickhouseReaderSettings,
   ...querySettings,
+  ...shareSettings,
+  ...tenantLimitSettings,
   ...natsSettings,
   ...shardSettings,
   ...siteSettings,
@@ -105,15 +110,10 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
 
   const app = withContractErrors(new Hono(), log);
   app.route("/", healthRoutes(health, telemetry.registry));
-  app.route(
-    "/",
-    queryApi(
-      { authenticate, gate, select, liveDatabase, sideTables: (tenant) => live.sideTables(tenant) },
-      values,
-      values.sqlBytesMax,
-      telemetry,
-    ),
-  );
+  const sideTables = (tenant: string) => live.sideTables(tenant);
+  const tenancy = queryTenancy(accounts.directory, values);
+  const queryPorts = { authenticate, gate, select, liveDatabase, sideTables, tenancy };
+  app.route("/", queryApi(queryPorts, values, values.sqlBytesMax, telemetry));
   app.route("/", receiptsApi(authenticate, receiptPorts()));
   app.route("/", accountsApi(authenticate, accountsApiPorts("query", accounts, connected)));
   app.route("/", openApiRoutes(accountsDocument()));
