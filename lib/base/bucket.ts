@@ -2,7 +2,8 @@
 //
 // Promises: pure, the clock is the caller's; a call may begin while one whole token is there and is charged with what it really
 // was afterwards, so the bucket can be in debt and a call larger than the bucket passes once it is at rest. Over any time, what
-// was let in is at most rate * time + capacity + one call. `waitMs` is exact: after it, and not before, the next call may begin.
+// was let in is at most rate * time + capacity + one call. `waitMs` is exact to the millisecond: after it, and not before, the next
+// call may begin.
 
 /** Sums of fractions end a little beside whole numbers. */
 const ROUNDING = 1e-6;
@@ -44,9 +45,9 @@ export class TokenBucket {
     this.#tokens -= tokens;
   }
 
-  /** Milliseconds until a call may begin; 0 when it may now. */
+  /** Whole milliseconds until a call may begin; 0 when it may now. */
   waitMs(nowMs: number): number {
-    return this.admits(nowMs) ? 0 : (1 - this.#tokens) / this.#perMs;
+    return this.admits(nowMs) ? 0 : Math.ceil((1 - ROUNDING - this.#tokens) / this.#perMs);
   }
 
   /** Milliseconds until the bucket is full. */

@@ -97,11 +97,10 @@ class Meter {
     });
   }
 
-  refusal(kind: number, waitMs: number): RelogError {
+  refusal(kind: number, wait: number): RelogError {
     const { limit } = KINDS[kind]!;
     const { tenant, key } = this.owner;
     const whose = key === "" ? `tenant "${tenant}"` : `key ${key} of tenant "${tenant}"`;
-    const wait = Math.ceil(waitMs);
     const text = `${whose} is over ${limit}, ${this.#values[kind]} with ${this.#burstS} s at once; the next call may come in ${wait} ms`;
     const details = { limit, value: this.#values[kind], of: key === "" ? "tenant" : "key", retry_after_ms: wait };
     return new RelogError("rate_limited", text, { retryAfterS: wait / 1_000, details });
