@@ -16,6 +16,8 @@ import { admission, admitSettings } from "../lib/ingest/admit.ts";
 import { bodySettings } from "../lib/ingest/body.ts";
 import { ingestApi } from "../lib/ingest/gateway.ts";
 import { nativeIngest } from "../lib/ingest/native/serve.ts";
+import type { Tenancy } from "../lib/ingest/tenancy.ts";
+import { tenantLimitSettings } from "../lib/limits/values.ts";
 import { appender, appendSettings } from "../lib/streams/append.ts";
 import { calloutFault, calloutSettings } from "../lib/streams/auth-callout.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
@@ -23,6 +25,7 @@ import { envelopeAt } from "../lib/streams/envelope-at.ts";
 import { serveQueue } from "../lib/streams/serve.ts";
 import { reconcileUntilDone, topology, topologySettings } from "../lib/streams/topology.ts";
 import { openAccounts } from "./parts/accounts.ts";
+import { openGatewayLimits } from "./parts/limits.ts";
 import { Metering } from "./parts/meter.ts";
 import { openNatsKeys } from "./parts/nats-keys.ts";
 
@@ -42,6 +45,7 @@ const settings = settingsOrExit(
     ...acceptSettings,
     ...bodySettings,
     ...admitSettings,
+    ...tenantLimitSettings,
   },
   process.env,
   ({ appendTimeoutMs, dedupeWindowMs }) =>
@@ -73,6 +77,12 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
   await metering.begin(nc, signal);
 
   const report = (shard: number, why: string | undefined): void => health.warn(STREAMS.logs(shard), why);
+  const { rates, names } = stack.use(openGatewayLimits(nc, accounts.directory, settings, health, telemetry));
+  const tenancy: Tenancy = {
+    limits: (principal) => rates.of(principal),
+    quotas: metering.quotas,
+    attributes: (tenant) => names.of(tenant),
+  };
   const admitted = admission(settings, telemetry);
   const accept = acceptor(
     settings,
@@ -81,11 +91,11 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
     (stream, seq) => envelopeAt(nc, stream, seq),
     systemClock,
     telemetry,
-    metering.quotas,
+    tenancy,
   );
-  const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry, metering.quotas);
   const natsKeys = stack.use(openNatsKeys(settings, nc, accounts, health, telemetry, signal));
-  const handle = nativeIngest(natsKeys.tenantOf, natsKeys.isOwnReply, accept, admitted, settings, telemetry, metering.quotas);
+  const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry, tenancy);
+  const handle = nativeIngest(natsKeys.tenantOf, natsKeys.isOwnReply, accept, admitted, settings, telemetry, tenancy);
   stack.use(serveQueue(nc, SUBJECTS.ingest("*"), "gateways", telemetry.log, handle));
   front.app = withContractErrors(new Hono().route("/", healthApp).route("/", api), telemetry.log);
   // Calls under way are answered while NATS is still there; closing the server twice is harmless.

@@ -13,7 +13,9 @@ import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
 import { sleep } from "../lib/base/loop.ts";
 import { openApiRoutes } from "../lib/base/openapi.ts";
 import { followParent } from "../lib/base/parent-pipe.ts";
+import { shareSettings } from "../lib/base/share.ts";
 import { createTelemetry } from "../lib/base/telemetry.ts";
+import { tenantLimitSettings } from "../lib/limits/values.ts";
 import { queryApi } from "../lib/query/api.ts";
 import { engineSettings, querySettings, sqlFitsEngine } from "../lib/query/limits.ts";
 import { LiveGeneration } from "../lib/query/live.ts";
@@ -36,6 +38,7 @@ import { tailSettings } from "../lib/tail/limits.ts";
 import { usageApi } from "../lib/usage/api.ts";
 import { USAGE_ENDPOINTS } from "../lib/usage/endpoints.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
+import { queryTenancy } from "./parts/limits.ts";
 import { Metering } from "./parts/meter.ts";
 import { siteSettings } from "./parts/projection.ts";
 import { tails } from "./parts/tail.ts";
@@ -48,6 +51,8 @@ const settings = {
   ...clickhouseReaderSettings,
   ...clusterSettings,
   ...querySettings,
+  ...shareSettings,
+  ...tenantLimitSettings,
   ...natsSettings,
   ...shardSettings,
   ...siteSettings,
@@ -116,15 +121,10 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
 
   const app = withContractErrors(new Hono(), log);
   app.route("/", healthRoutes(health, telemetry.registry));
-  app.route(
-    "/",
-    queryApi(
-      { authenticate, gate, select, liveDatabase, sideTables: (tenant) => live.sideTables(tenant) },
-      values,
-      values.sqlBytesMax,
-      telemetry,
-    ),
-  );
+  const sideTables = (tenant: string) => live.sideTables(tenant);
+  const tenancy = queryTenancy(accounts.directory, values);
+  const queryPorts = { authenticate, gate, select, liveDatabase, sideTables, tenancy };
+  app.route("/", queryApi(queryPorts, values, values.sqlBytesMax, telemetry));
   app.route("/", receiptsApi(authenticate, receiptPorts()));
   app.route("/", tails(accounts, values, connected, telemetry, signal));
   app.route("/", accountsApi(authenticate, accountsApiPorts("query", accounts, connected)));

@@ -4,7 +4,7 @@ import type { Account } from "../../lib/accounts/account.ts";
 import { KEYS_MAX } from "../../lib/accounts/decider.ts";
 import type { ShownKey } from "../../lib/accounts/endpoints.ts";
 import { GRACE_S_DEFAULT } from "../../lib/accounts/endpoints.ts";
-import { keyId, line, scopes } from "../../lib/accounts/events.ts";
+import { keyId, keyLimits, line, scopes } from "../../lib/accounts/events.ts";
 import type { NewKey } from "../../lib/accounts/keys.ts";
 import { newKey } from "../../lib/accounts/keys.ts";
 import { LastUse } from "../../lib/accounts/last-use.ts";
@@ -19,7 +19,9 @@ import type { Column } from "../../lib/cli/table.ts";
 import { jsonOption, writeRows } from "../../lib/cli/table.ts";
 import { lastUsePorts } from "../parts/accounts.ts";
 import { accountOf, checked, checkedTenant, openAccounts } from "./accounts.ts";
+import { pairOf } from "./limits.ts";
 
+const LIMITS = Object.keys(keyLimits.shape);
 const EXPIRY = { expires: timeMs(), expiresIn: durationMs() };
 
 export const command: Command = {
@@ -28,11 +30,13 @@ export const command: Command = {
        relog keys create TENANT --scope NAME... [--label TEXT] [--expires TIME | --expires-in TIME] [--operator] [--json]
        relog keys rotate TENANT KEY [--grace TIME] [--json]
        relog keys change TENANT KEY [--label TEXT] [--expires TIME | --expires-in TIME | --never]
+       relog keys limit TENANT KEY [NAME=VALUE... | NAME=none...]
        relog keys revoke TENANT KEY [--reason TEXT]
 
 create and rotate print the key on stdout: it is shown this once, only its SHA-256 is kept. rotate makes a successor with the same
 rights; both live for the grace, then the old one expires. revoke ends a key for good, within a second on every process. KEY is
-an id, as list prints it. A tenant has at most ${KEYS_MAX} keys that are not revoked.
+an id, as list prints it. limit holds one key to less than its tenant, shows its limits as JSON, and none takes a limit away:
+${LIMITS.join(", ")}. A tenant has at most ${KEYS_MAX} keys that are not revoked.
 
   --scope NAME       ${SCOPES.join(", ")}; may be given several times
   --label TEXT       what it is for
@@ -44,7 +48,7 @@ an id, as list prints it. A tenant has at most ${KEYS_MAX} keys that are not rev
   --reason TEXT      why, for the audit
   --json             JSON objects: of a new key with its id, label, scopes and expiry`,
   async run(args, io) {
-    const [name, rest] = subcommand(args, ["list", "create", "rotate", "change", "revoke"]);
+    const [name, rest] = subcommand(args, ["list", "create", "rotate", "change", "limit", "revoke"]);
     switch (name) {
       case "list":
         return await listed(rest, io);
@@ -54,6 +58,8 @@ an id, as list prints it. A tenant has at most ${KEYS_MAX} keys that are not rev
         return await rotated(rest, io);
       case "change":
         return await changed(rest, io);
+      case "limit":
+        return await limited(rest, io);
       case "revoke":
         return await revoked(rest, io);
       default:
@@ -144,6 +150,17 @@ async function changed(args: readonly string[], io: Io): Promise<number> {
   await using accounts = await openAccounts(io);
   await accounts.run(tenant, { type: "change_key", key, label, expiresMs });
   io.err(`key ${key} of tenant ${tenant} is changed\n`);
+  return EXIT.ok;
+}
+
+async function limited(args: readonly string[], io: Io): Promise<number> {
+  const { positionals } = readArguments(args, {}, ["TENANT", "KEY", "NAME=VALUE...?"]);
+  const [tenant, key] = [checkedTenant(positionals[0]), checked(keyId, positionals[1], "KEY")];
+  const pairs = positionals.slice(2).map((pair) => pairOf(pair, LIMITS));
+  const limits = checked(keyLimits, Object.fromEntries(pairs), "limits");
+  await using accounts = await openAccounts(io);
+  const account = await accounts.run(tenant, { type: "limit_key", key, limits });
+  io.out(jsonLine(account.keys.get(key)!.limits));
   return EXIT.ok;
 }
 

@@ -74,7 +74,7 @@ async function set(args: readonly string[], io: Io): Promise<number> {
   const { options, positionals } = readArguments(args, jsonOption, ["TENANT", "NAME=VALUE..."]);
   const [given, ...pairs] = positionals;
   const tenant = checkedTenant(given);
-  const values = new Map(pairs.map(pairOf));
+  const values = new Map(pairs.map((pair) => pairOf(pair, [...LIMITS, ...QUOTAS, RETENTION])));
   const of = (names: readonly string[]) => Object.fromEntries([...values].filter(([name]) => names.includes(name)));
   const command = {
     type: "set_limits",
@@ -88,9 +88,9 @@ async function set(args: readonly string[], io: Io): Promise<number> {
 
 const WORDS: readonly string[] = ["over_quota", "time_zone"];
 
-function pairOf(pair: string): [string, number | string | null] {
+/** Reads NAME=VALUE or NAME=none, where NAME is one of `known`. @throws UsageError */
+export function pairOf(pair: string, known: readonly string[]): [string, number | string | null] {
   const match = /^([a-z_]+)=(\d{1,16}|[A-Za-z][\w+/-]{0,63})$/.exec(pair);
-  const known = [...LIMITS, ...QUOTAS, RETENTION];
   const isNumber = /^\d/.test(match?.[2] ?? "");
   if (match === null || !known.includes(match[1]!) || (match[2] !== "none" && isNumber === WORDS.includes(match[1]!)))
     throw new UsageError(`expected NAME=VALUE or NAME=none with a NAME of ${known.join(", ")}; got ${JSON.stringify(pair)}`);

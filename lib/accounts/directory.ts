@@ -8,6 +8,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Principal } from "../base/principal.ts";
 import type { Account, KeyState } from "./account.ts";
 import { absent, evolve, isLive } from "./account.ts";
+import type { KeyLimits, Limits } from "./events.ts";
 import { readAccountMessage } from "./events.ts";
 import { hashOf, keyIdOf, sameHash } from "./keys.ts";
 
@@ -113,6 +114,12 @@ export class Directory {
     return this.#tenants.get(tenant)?.account.status === "active";
   }
 
+  /** The limits of a tenant and of one of its keys; the same objects until they change. */
+  limitsOf(tenant: string, keyId: string): { readonly tenant: Limits; readonly key: KeyLimits } {
+    const account = this.#tenants.get(tenant)?.account;
+    return { tenant: account?.limits ?? NO_LIMITS, key: account?.keys.get(keyId)?.limits ?? NO_LIMITS };
+  }
+
   /** Calls `listener` with the tenant, and its account as it was, after each change of an account. Disposing ends it. */
   onChange(listener: (tenant: string, before: Account) => void): Disposable {
     this.#listeners.add(listener);
@@ -150,5 +157,6 @@ function jsonOf(payload: Uint8Array): unknown {
   }
 }
 
+const NO_LIMITS: KeyLimits = {};
 const RECENT_MAX = 4_096;
 const NOBODY = "0".repeat(64);

@@ -32,9 +32,12 @@ export class Bound {
     return this.#used;
   }
 
-  /** Takes `amount` units; false when that would pass the bound. A single taker larger than the bound gets in when nobody else is. */
-  tryTake(amount: number): boolean {
-    if (this.#used > 0 && this.#used + amount > this.max) return false;
+  /**
+   * Takes `amount` units; false when that would pass the bound. A single taker larger than the bound gets in when nobody else is.
+   * @param held units that the same taker has already
+   */
+  tryTake(amount: number, held = 0): boolean {
+    if (this.#used > held && this.#used + amount > this.max) return false;
     this.#used += amount;
     return true;
   }

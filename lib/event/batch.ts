@@ -8,6 +8,7 @@ import { promisify } from "node:util";
 import { constants, zstdCompress } from "node:zlib";
 import { ByteWriter, LowCardinalityColumn, MapColumn, StringColumn } from "./native.ts";
 import type { Pairs, RecordDraft } from "./record.ts";
+import type { ByteString } from "./text.ts";
 import { toBytes } from "./text.ts";
 
 export const SCHEMA_VERSION = 1;
@@ -91,6 +92,16 @@ export class BatchBuilder {
     const texts = this.#bodies.bytes + this.#traceIds.bytes + this.#spanIds.bytes + this.#attributes.bytes + this.#resource.bytes;
     const dictionaries = this.#severityTexts.bytes + this.#services.bytes + this.#hosts.bytes + this.#eventNames.bytes;
     return texts + dictionaries + this.#attributeTypes.bytes + this.#resourceTypes.bytes + this.records * RECORD_OVERHEAD_BYTES;
+  }
+
+  /** Names of attributes and resource attributes so far, each of them once a column. */
+  get names(): readonly (readonly ByteString[])[] {
+    return [this.#attributes.keys.dictionary, this.#resource.keys.dictionary];
+  }
+
+  /** Ends the builder's life without a block. */
+  discard(): void {
+    for (const column of [this.#bodies, this.#attributes.values, this.#resource.values, this.#traceIds, this.#spanIds]) column.discard();
   }
 
   /** Adds a copy of the draft; its time must be set. */

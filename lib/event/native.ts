@@ -105,6 +105,11 @@ export class StringColumn {
   /** Writes the values and ends the column's life. */
   write(out: ByteWriter): void {
     out.raw(this.#bytes.view());
+    this.discard();
+  }
+
+  /** Ends the column's life. */
+  discard(): void {
     this.#bytes.release();
   }
 }
@@ -123,6 +128,11 @@ export class LowCardinalityColumn {
 
   get length(): number {
     return this.#indexes.length;
+  }
+
+  /** Every value that there is, once. */
+  get dictionary(): readonly ByteString[] {
+    return this.#keys;
   }
 
   /** The dictionary id of a key, for pushing it many times. Ids stay valid for the life of the column. */

@@ -60,7 +60,7 @@ function house(fault: (n: number) => "before" | "after" | undefined = () => unde
     return { stream: `LOGS_${shard}`, seq, duplicate: before !== undefined };
   };
   const telemetry = createTelemetry("gateway", "silent", false);
-  const admitted = admission({ requestsInFlightMax: 1000, bytesInFlightMax: 50_000_000 }, telemetry);
+  const admitted = admission({ requestsInFlightMax: 1000, bytesInFlightMax: 50_000_000, tenantSharePercent: 50 }, telemetry);
   const envelopeAt = async (stream: string, seq: number) => streams[Number(stream.slice(5))]![seq - 1]!.envelope;
   const accept = acceptor(SETTINGS, SHARDS, append, envelopeAt, { now: () => NOW_MS, monotonicMs: () => 0 }, telemetry);
   const who = { tenant: "acme", keyId: "k", scopes: SCOPES };
@@ -144,7 +144,7 @@ it.each<[string, string, Record<string, string>, number, string]>([
   const refused = await post(body, headers);
   expect([refused.status, refused.answer.error.code]).toEqual([status, code]);
   if (code === "all_rejected") expect(refused.answer.error).toMatchObject({ accepted: 0, rejected: 4, errors: { length: 3 } });
-  expect([streams.flat().length, admitted.bytes.used]).toEqual([0, 0]);
+  expect([streams.flat().length, admitted.held]).toEqual([0, 0]);
 });
 
 it("the same key gets the same receipt and stores nothing twice", async () => {
@@ -163,7 +163,7 @@ it.each(["before", "after"] as const)("a call that dies %s any of its appends is
     const { post, records, streams, admitted } = house((n) => (n === dies ? kind : undefined));
     const first = await post(lines(30), { "idempotency-key": "k" });
     expect([first.status, first.retryAfter, first.answer.error.code]).toEqual([503, "2", "outcome_unknown"]);
-    expect(admitted.bytes.used).toBe(0);
+    expect(admitted.held).toBe(0);
     const { status, answer } = await post(lines(30), { "idempotency-key": "k" });
     expect([status, answer.accepted]).toEqual([200, 30]);
     const stored = await records();
@@ -215,20 +215,20 @@ it("calls that run interleaved, good and failing, HTTP and NATS, never see each 
     seen.set(`${mark}/${batch}`, of.add(line));
   }
   expect(new Map([...seen].map(([id, found]) => [id.split("/")[0]!, found.size]))).toEqual(wanted);
-  expect(admitted.bytes.used).toBe(0);
+  expect(admitted.held).toBe(0);
 });
 
 it("over the bound of requests is 429 with Retry-After", async () => {
   const telemetry = createTelemetry("gateway", "silent", false);
-  const admitted = admission({ requestsInFlightMax: 1, bytesInFlightMax: 1000 }, telemetry);
+  const admitted = admission({ requestsInFlightMax: 1, bytesInFlightMax: 1000, tenantSharePercent: 100 }, telemetry);
   const gate = Promise.withResolvers<void>();
-  const running = admitted.admit(() => gate.promise);
-  await expect(admitted.admit(async () => undefined)).rejects.toMatchObject({
+  const running = admitted.admit("acme", () => gate.promise);
+  await expect(admitted.admit("acme", async () => undefined)).rejects.toMatchObject({
     code: "too_many_requests",
     retryAfterS: 1,
     message: expect.stringContaining("RELOG_REQUESTS_IN_FLIGHT_MAX"),
   });
   gate.resolve();
   await running;
-  await expect(admitted.admit(async () => 1)).resolves.toBe(1);
+  await expect(admitted.admit("acme", async () => 1)).resolves.toBe(1);
 });

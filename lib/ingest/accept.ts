@@ -11,15 +11,19 @@ import { bytes, integer } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
 import type { Telemetry } from "../base/telemetry.ts";
 import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
-import { BatchBuilder, encodeBlock, SCHEMA_VERSION } from "../event/batch.ts";
+import { encodeBlock, SCHEMA_VERSION } from "../event/batch.ts";
 import type { Envelope } from "../event/envelope.ts";
 import { envelopeHeaders } from "../event/envelope.ts";
 import { newBatchId, newBatchIdOn, shardOf, timeOfBatchId } from "../event/ids.ts";
-import type { RecordDraft, Rejection } from "../event/record.ts";
+import type { Rejection } from "../event/record.ts";
+import type { Collector } from "./collect.ts";
+import { collect } from "./collect.ts";
 import type { Decoded, RecordLimits } from "./decoded.ts";
-import { recordLimits, recordSettings } from "./decoded.ts";
+import { recordSettings } from "./decoded.ts";
+import type { TenantAttributes } from "./overflow.ts";
 import type { QuotaPort } from "./quota.ts";
-import { NO_QUOTAS } from "./quota.ts";
+import type { Tenancy } from "./tenancy.ts";
+import { UNBOUNDED } from "./tenancy.ts";
 
 export const acceptSettings = {
   ...recordSettings,
@@ -48,6 +52,8 @@ export interface Call {
   readonly source: string;
   readonly body: Buffer;
   readonly idempotencyKey: string | undefined;
+  /** Told how many records the body turned out to hold, rejected ones too, before anything is stored. */
+  readonly charge?: (records: number) => void;
 }
 
 /** Decodes a body into drafts; pure. */
@@ -60,6 +66,8 @@ export interface Receipt {
   readonly accepted: number;
   readonly rejected: number;
   readonly errors: readonly Rejection[];
+  /** Attributes that went into the attribute `overflow`, when there are any. */
+  readonly overflowed?: number;
   /** Where each message is, when the call became several. */
   readonly parts?: readonly { readonly stream: string; readonly seq: number }[];
   /** True when the call had been stored before under the same idempotency key. */
@@ -71,44 +79,6 @@ const KEY = /^[\x21-\x7e]{1,200}$/;
 /** @throws RelogError of the catalogue; nothing of the call is acknowledged then */
 export type Accept = (call: Call, decode: Decode) => Promise<Receipt>;
 
-/** Sorts a decoder's output into the blocks of messages. */
-class Collector implements Decoded {
-  readonly blocks: { builder: BatchBuilder; firstLine: number; rawBytes: number }[] = [];
-  readonly errors: Rejection[] = [];
-  accepted = 0;
-  rejected = 0;
-  readonly rejectedByCode = new Map<string, number>();
-  readonly #messageBytesMax: number;
-  readonly #errorsMax: number;
-
-  constructor(messageBytesMax: number, errorsMax: number) {
-    this.#messageBytesMax = messageBytesMax;
-    this.#errorsMax = errorsMax;
-  }
-
-  get rawBytes(): number {
-    return this.blocks.reduce((sum, block) => sum + block.rawBytes, 0);
-  }
-
-  accept(draft: RecordDraft, rawBytes: number): void {
-    let block = this.blocks.at(-1);
-    // Where messages are cut depends on the records alone, so that a repeated call is cut in the same places.
-    if (block === undefined || block.builder.bytes >= this.#messageBytesMax) {
-      block = { builder: new BatchBuilder(), firstLine: this.accepted, rawBytes: 0 };
-      this.blocks.push(block);
-    }
-    block.builder.add(draft);
-    block.rawBytes += rawBytes;
-    this.accepted++;
-  }
-
-  reject(rejection: Rejection): void {
-    this.rejected++;
-    this.rejectedByCode.set(rejection.code, (this.rejectedByCode.get(rejection.code) ?? 0) + 1);
-    if (this.errors.length < this.#errorsMax) this.errors.push(rejection);
-  }
-}
-
 /** @param shards number of LOGS streams; `envelopeAt` is asked only for a call that repeats an idempotency key */
 export function acceptor(
   settings: Values<typeof acceptSettings>,
@@ -117,9 +87,12 @@ export function acceptor(
   envelopeAt: EnvelopePort,
   clock: Clock,
   telemetry: Telemetry,
-  quotas: Pick<QuotaPort, "stored"> = NO_QUOTAS,
+  tenancy: Pick<Tenancy, "quotas" | "attributes"> = UNBOUNDED,
 ): Accept {
-  const acceptance = new Acceptance(settings, shards, append, envelopeAt, quotas);
+  const acceptance = new Acceptance(settings, shards, append, envelopeAt, tenancy.quotas);
+  const overflows = telemetry.counter("relog_ingest_overflow_attributes_total", "attributes moved into `overflow`, by the limit", [
+    "limit",
+  ]);
   const records = telemetry.counter("relog_ingest_records_total", "records acknowledged", ["source"]);
   const rawBytes = telemetry.counter("relog_ingest_bytes_total", "bytes of acknowledged records as sent, after decompression", ["source"]);
   const rejections = telemetry.counter("relog_ingest_rejected_total", "records rejected", ["source", "reason"]);
@@ -130,16 +103,20 @@ export function acceptor(
     if (call.idempotencyKey !== undefined && !KEY.test(call.idempotencyKey)) {
       throw new RelogError("idempotency_key_invalid", "the idempotency key has characters or a length that cannot be");
     }
+    const known = tenancy.attributes(call.tenant);
+    const attributes = known instanceof Promise ? await known : known;
     const now = clock.now();
-    const collected = acceptance.collect(call, decode, now);
+    const collected = acceptance.collect(call, decode, now, attributes);
+    call.charge?.(collected.accepted + collected.rejected);
     for (const [reason, count] of collected.rejectedByCode) rejections.inc({ source: call.source, reason }, count);
     if (collected.accepted === 0) throw nothingToStore(collected);
     const end = ackLatency.startTimer();
-    const receipt = await acceptance.store(call, decode, collected, now);
+    const receipt = await acceptance.store(call, decode, collected, now, attributes);
     end();
     if (receipt.duplicate) return receipt;
     records.inc({ source: call.source }, receipt.accepted);
     rawBytes.inc({ source: call.source }, collected.rawBytes);
+    for (const [limit, count] of collected.overflowed) overflows.inc({ limit }, count);
     return receipt;
   };
 }
@@ -166,13 +143,11 @@ class Acceptance {
     this.#quotas = quotas;
   }
 
-  collect(call: Call, decode: Decode, now: number): Collector {
-    const collected = new Collector(this.#settings.messageBytesMax, this.#settings.errorsReportedMax);
-    decode(call.body, recordLimits(this.#settings, now), collected);
-    return collected;
+  collect(call: Call, decode: Decode, now: number, attributes: TenantAttributes): Collector {
+    return collect(this.#settings, (limits, out) => decode(call.body, limits, out), now, attributes);
   }
 
-  async store(call: Call, decode: Decode, collected: Collector, now: number): Promise<Receipt> {
+  async store(call: Call, decode: Decode, collected: Collector, now: number, attributes: TenantAttributes): Promise<Receipt> {
     const sending = this.#identify(call, now);
     const first = await this.#send(call, sending, collected, 0, now);
     const parts = [first];
@@ -193,7 +168,7 @@ class Acceptance {
       sending.id = original.batch;
       totals = original;
       restNow = timeOfBatchId(original.batch);
-      if (original.parts > 1) rest = this.collect(call, decode, restNow);
+      if (original.parts > 1) rest = this.collect(call, decode, restNow, attributes);
     }
     for (let index = 1; index < rest.blocks.length; index++) {
       const part = await this.#send(call, sending, rest, index, restNow).catch((cause: unknown) => {
@@ -201,6 +176,7 @@ class Acceptance {
       });
       parts.push(part);
     }
+    const overflowed = sumOf(rest.overflowed.values());
     return {
       id: sending.id,
       stream: first.stream,
@@ -208,6 +184,7 @@ class Acceptance {
       accepted: totals.accepted,
       rejected: totals.rejected,
       errors: rest.errors,
+      ...(overflowed > 0 ? { overflowed } : {}),
       ...(parts.length > 1 ? { parts: parts.map(({ stream, seq }) => ({ stream, seq })) } : {}),
       ...(duplicate ? { duplicate: true } : {}),
     };
@@ -252,6 +229,12 @@ class Acceptance {
     if (!appended.duplicate) this.#quotas.stored({ tenant, shard, seq: appended.seq, records, size });
     return appended;
   }
+}
+
+function sumOf(counts: Iterable<number>): number {
+  let sum = 0;
+  for (const count of counts) sum += count;
+  return sum;
 }
 
 /** What the messages of a call have in common. */

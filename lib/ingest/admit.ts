@@ -3,10 +3,12 @@
 import type { Values } from "../base/config.ts";
 import { bytes, integer } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
-import { Bound } from "../base/loop.ts";
+import type { Taker } from "../base/share.ts";
+import { SharedBound, shareSettings } from "../base/share.ts";
 import type { Telemetry } from "../base/telemetry.ts";
 
 export const admitSettings = {
+  ...shareSettings,
   requestsInFlightMax: integer(
     "RELOG_REQUESTS_IN_FLIGHT_MAX",
     "1024",
@@ -19,27 +21,32 @@ export const admitSettings = {
 
 export interface Admission {
   /** Bytes of bodies held now. */
-  readonly bytes: Bound;
+  readonly held: number;
+  /** Bytes of bodies that a tenant holds. */
+  bytes(tenant: string): Taker;
   /** Runs `work` when there is room. @throws RelogError too_many_requests */
-  admit<T>(work: () => Promise<T>): Promise<T>;
+  admit<T>(tenant: string, work: () => Promise<T>): Promise<T>;
 }
 
 export function admission(settings: Values<typeof admitSettings>, telemetry: Telemetry): Admission {
-  const requests = new Bound(settings.requestsInFlightMax);
-  const inFlight = new Bound(settings.bytesInFlightMax);
+  const { requestsInFlightMax, bytesInFlightMax, tenantSharePercent } = settings;
+  const requests = new SharedBound(requestsInFlightMax, tenantSharePercent, "requests are in flight", "RELOG_REQUESTS_IN_FLIGHT_MAX");
+  const inFlight = new SharedBound(bytesInFlightMax, tenantSharePercent, "bytes of bodies are in flight", "RELOG_BYTES_IN_FLIGHT_MAX");
   telemetry.gauge("relog_ingest_requests_in_flight", "calls being decoded and appended", [], (gauge) => gauge.set(requests.used));
   telemetry.gauge("relog_ingest_bytes_in_flight", "bytes of bodies held", [], (gauge) => gauge.set(inFlight.used));
   return {
-    bytes: inFlight,
-    async admit(work) {
-      if (!requests.tryTake(1)) {
-        const text = `${requests.used} requests are in flight; RELOG_REQUESTS_IN_FLIGHT_MAX allows ${requests.max}`;
-        throw new RelogError("too_many_requests", text, { retryAfterS: 1 });
-      }
+    get held() {
+      return inFlight.used;
+    },
+    bytes: (tenant) => inFlight.of(tenant),
+    async admit(tenant, work) {
+      const room = requests.of(tenant);
+      const why = room.take(1);
+      if (why !== undefined) throw new RelogError("too_many_requests", why, { retryAfterS: 1 });
       try {
         return await work();
       } finally {
-        requests.give(1);
+        room.give(1);
       }
     },
   };

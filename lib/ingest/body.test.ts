@@ -3,18 +3,19 @@
 import { randomBytes } from "node:crypto";
 import { deflateSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { expect, it } from "vitest";
-import { Bound } from "../base/loop.ts";
+import { SharedBound } from "../base/share.ts";
 import { readBody } from "./body.ts";
 
 const SETTINGS = { bodyBytesMax: 200_000, decodedBytesMax: 3_000_000, ratioMax: 20 };
+const bound = (max: number): SharedBound => new SharedBound(max, 100, "bytes of bodies are in flight", "RELOG_BYTES_IN_FLIGHT_MAX");
 const TEXT = Buffer.from("grüße 世界 ".repeat(2000));
 
 async function* chunked(bytes: Uint8Array, size = 1000): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
 }
 
-const read = (bytes: Uint8Array, encoding?: string, length: number | undefined = bytes.length, inFlight = new Bound(10_000_000)) =>
-  readBody(chunked(bytes), length, encoding, SETTINGS, inFlight);
+const read = (bytes: Uint8Array, encoding?: string, length: number | undefined = bytes.length, inFlight = bound(10_000_000)) =>
+  readBody(chunked(bytes), length, encoding, SETTINGS, inFlight.of("acme"));
 
 it.each([
   ["identity", TEXT],
@@ -27,8 +28,8 @@ it.each([
   ["gzip", Buffer.concat([gzipSync(TEXT.subarray(0, 500)), gzipSync(TEXT.subarray(500))])],
 ])("%s is read, with and without a length", async (encoding, sent) => {
   for (const length of [sent.length, undefined]) {
-    const inFlight = new Bound(10_000_000);
-    const body = await readBody(chunked(sent), length, encoding, SETTINGS, inFlight);
+    const inFlight = bound(10_000_000);
+    const body = await readBody(chunked(sent), length, encoding, SETTINGS, inFlight.of("acme"));
     expect(body.bytes.equals(TEXT)).toBe(true);
     expect(inFlight.used).toBeGreaterThanOrEqual(Math.max(TEXT.length, sent.length));
     body.release();
@@ -61,18 +62,18 @@ it.each<[string, Buffer, string | undefined, number | undefined, string, string]
   ["two encodings", TEXT, "gzip, gzip", undefined, "unsupported_media_type", "gzip"],
   ["a name that every object has", TEXT, "constructor", undefined, "unsupported_media_type", "constructor"],
 ])("%s is refused, and nothing stays in flight", async (_, bytes, encoding, length, code, words) => {
-  const inFlight = new Bound(10_000_000);
-  const refused = readBody(chunked(bytes), length, encoding, SETTINGS, inFlight);
+  const inFlight = bound(10_000_000);
+  const refused = readBody(chunked(bytes), length, encoding, SETTINGS, inFlight.of("acme"));
   await expect(refused).rejects.toMatchObject({ code, message: expect.stringContaining(words) });
   expect(inFlight.used).toBe(0);
 });
 
 it("bodies over the process's bound are refused, whether announced, sent or unpacked", async () => {
-  const inFlight = new Bound(30_000);
+  const inFlight = bound(30_000);
   const held = await read(Buffer.alloc(20_000), undefined, 20_000, inFlight);
   const over = { code: "too_many_bytes", retryAfterS: 1, message: expect.stringContaining("RELOG_BYTES_IN_FLIGHT_MAX") };
   await expect(read(Buffer.alloc(10_001), undefined, 10_001, inFlight)).rejects.toMatchObject(over);
-  await expect(readBody(chunked(Buffer.alloc(10_001)), undefined, undefined, SETTINGS, inFlight)).rejects.toMatchObject(over);
+  await expect(readBody(chunked(Buffer.alloc(10_001)), undefined, undefined, SETTINGS, inFlight.of("acme"))).rejects.toMatchObject(over);
   await expect(read(gzipSync(Buffer.alloc(10_001)), "gzip", undefined, inFlight)).rejects.toMatchObject(over);
   expect(inFlight.used).toBe(20_000);
   held.release();
@@ -80,17 +81,17 @@ it("bodies over the process's bound are refused, whether announced, sent or unpa
 });
 
 it("a connection that breaks leaves nothing behind", async () => {
-  const inFlight = new Bound(30_000);
+  const inFlight = bound(30_000);
   async function* broken(): AsyncGenerator<Uint8Array> {
     yield Buffer.alloc(5000);
     throw new Error("aborted");
   }
-  await expect(readBody(broken(), 9000, undefined, SETTINGS, inFlight)).rejects.toThrow();
+  await expect(readBody(broken(), 9000, undefined, SETTINGS, inFlight.of("acme"))).rejects.toThrow();
   expect(inFlight.used).toBe(0);
 });
 
 it("bodies held at once never share memory, also after some were refused", async () => {
-  const inFlight = new Bound(100_000_000);
+  const inFlight = bound(100_000_000);
   for (let round = 0; round < 30; round++) {
     const bodies = await Promise.allSettled(
       Array.from({ length: 20 }, (_, i) => {

@@ -8,7 +8,7 @@ import { gunzip, inflate, zstdDecompress } from "node:zlib";
 import type { Values } from "../base/config.ts";
 import { bytes, integer } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
-import type { Bound } from "../base/loop.ts";
+import type { Taker } from "../base/share.ts";
 import { frameContentSize } from "../event/frame.ts";
 import { ByteWriter } from "../event/native.ts";
 
@@ -46,7 +46,7 @@ export interface Body {
 /**
  * Reads and decompresses a body.
  * @param contentLength the announced length, if any
- * @param inFlight the process's bound on bytes of bodies; over it is `too_many_bytes`
+ * @param inFlight the tenant's side of the process's bound on bytes of bodies; over it is `too_many_bytes`
  * @throws RelogError body_too_large, compression_ratio, bad_encoding, unsupported_media_type, too_many_bytes
  */
 export async function readBody(
@@ -54,7 +54,7 @@ export async function readBody(
   contentLength: number | undefined,
   contentEncoding: string | undefined,
   settings: Values<typeof bodySettings>,
-  inFlight: Bound,
+  inFlight: Taker,
 ): Promise<Body> {
   const encoding = encodingOf(contentEncoding);
   if (contentLength !== undefined && contentLength > settings.bodyBytesMax)
@@ -88,10 +88,10 @@ const EAGER_BYTES_MAX = 2 ** 20;
 
 /** One body's part of the bytes in flight. */
 class Share {
-  readonly #bound: Bound;
+  readonly #bound: Taker;
   #taken = 0;
 
-  constructor(bound: Bound) {
+  constructor(bound: Taker) {
     this.#bound = bound;
   }
 
@@ -99,10 +99,8 @@ class Share {
   growTo(bytes: number): void {
     const more = bytes - this.#taken;
     if (more <= 0) return;
-    if (!this.#bound.tryTake(more)) {
-      const text = `${this.#bound.used} bytes of bodies are in flight; RELOG_BYTES_IN_FLIGHT_MAX allows ${this.#bound.max}`;
-      throw new RelogError("too_many_bytes", text, { retryAfterS: 1 });
-    }
+    const why = this.#bound.take(more, this.#taken);
+    if (why !== undefined) throw new RelogError("too_many_bytes", why, { retryAfterS: 1 });
     this.#taken += more;
   }
 

@@ -11,12 +11,15 @@ export const recordSettings = {
     "256",
     [1, 10_000],
     "attributes",
-    "attributes and resource attributes of one record",
+    "attributes and resource attributes of one record; what is beyond goes into the attribute `overflow`, ten times as many are refused",
   ),
   depthMax: integer("RELOG_RECORD_DEPTH_MAX", "32", [1, 512], "levels", "nesting of objects and arrays in one record"),
   keyBytesMax: bytes("RELOG_RECORD_KEY_BYTES_MAX", "512B", "one flattened attribute key"),
   futureMaxMs: duration("RELOG_RECORD_FUTURE_MAX", "1d", "how far ahead of the gateway's clock a record's time may be"),
 };
+
+/** A record with so many times the attributes that it may have is no log record. */
+const ATTRIBUTES_HARD_FACTOR = 10;
 
 /** The two-method interface between decoders and the rest. */
 export interface Decoded {
@@ -78,10 +81,11 @@ export function recordLimits(settings: Values<typeof recordSettings>, nowMs: num
         };
       }
       const count = draft.attributes.count + draft.resource.count;
-      if (count > settings.attributesMax) {
+      if (count > settings.attributesMax * ATTRIBUTES_HARD_FACTOR) {
+        const allowed = `${settings.attributesMax}, and ${ATTRIBUTES_HARD_FACTOR} times as many that overflow`;
         return {
           code: "too_many_attributes",
-          message: `the record has ${count} attributes; RELOG_RECORD_ATTRIBUTES_MAX allows ${settings.attributesMax}`,
+          message: `the record has ${count} attributes; RELOG_RECORD_ATTRIBUTES_MAX allows ${allowed}`,
         };
       }
       return checkPairs(draft.attributes) ?? checkPairs(draft.resource);

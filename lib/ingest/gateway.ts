@@ -16,10 +16,12 @@ import type { Accept } from "./accept.ts";
 import type { Admission } from "./admit.ts";
 import { type bodySettings, readBody } from "./body.ts";
 import { ingestLatency } from "./latency.ts";
+import type { CallLimits } from "./limits.ts";
 import { decodeNdjson } from "./ndjson/decode.ts";
 import { fieldMaps, RENAME_PARAMETERS } from "./ndjson/rename.ts";
-import type { QuotaPort } from "./quota.ts";
-import { admitQuota, NO_QUOTAS } from "./quota.ts";
+import { admitQuota } from "./quota.ts";
+import type { Tenancy } from "./tenancy.ts";
+import { UNBOUNDED } from "./tenancy.ts";
 
 /** Types that are certainly something else than JSON; anything else is tried, because `curl -d` says "form". */
 const FOREIGN_TYPE = /^(multipart\/|application\/(x-protobuf|vnd\.|octet-stream\+)|image\/|audio\/|video\/)/i;
@@ -31,7 +33,7 @@ export function ingestApi(
   admission: Admission,
   settings: Values<typeof bodySettings>,
   telemetry: Telemetry,
-  quotas: Pick<QuotaPort, "verdict"> = NO_QUOTAS,
+  tenancy: Pick<Tenancy, "limits" | "quotas"> = UNBOUNDED,
 ): Hono {
   const app = new Hono();
   const fieldMapOf = fieldMaps();
@@ -40,9 +42,13 @@ export function ingestApi(
 
   app.post("/v1/ingest", async (c) => {
     const end = latency.startTimer({ source: "ndjson" });
+    let said: CallLimits | undefined;
     try {
       const principal = await authorize(authenticate, (name) => c.req.header(name), "ingest");
-      admitQuota(quotas.verdict(principal.tenant));
+      const limits = tenancy.limits(principal);
+      said = limits;
+      limits.enter();
+      admitQuota(tenancy.quotas.verdict(principal.tenant));
       const contentType = c.req.header("content-type") ?? "";
       if (FOREIGN_TYPE.test(contentType)) {
         throw new RelogError(
@@ -54,16 +60,22 @@ export function ingestApi(
       if (unknown !== undefined)
         throw new RelogError("bad_request", `there is no parameter "${unknown.slice(0, 80)}"; known are ${PARAMETERS.join(", ")}`);
       const fields = fieldMapOf((name) => c.req.query(name));
-      const body = await readBody(chunksOf(c), contentLengthOf(c), c.req.header("content-encoding"), settings, admission.bytes);
+      const { tenant } = principal;
+      const room = admission.bytes(tenant);
+      const body = await readBody(chunksOf(c), contentLengthOf(c), c.req.header("content-encoding"), settings, room);
       try {
-        const call = { tenant: principal.tenant, source: "ndjson", body: body.bytes, idempotencyKey: c.req.header("idempotency-key") };
-        const receipt = await admission.admit(() => accept(call, (bytes, limits, out) => decodeNdjson(bytes, fields, limits, out)));
+        limits.body(body.bytes.length);
+        const charge = (records: number): void => limits.records(records);
+        const call = { tenant, source: "ndjson", body: body.bytes, idempotencyKey: c.req.header("idempotency-key"), charge };
+        const receipt = await admission.admit(tenant, () => accept(call, (bytes, bounds, out) => decodeNdjson(bytes, fields, bounds, out)));
         requests.inc({ source: "ndjson", outcome: "ok" });
+        sayLimits(c, limits);
         return c.json(receipt);
       } finally {
         body.release();
       }
     } catch (error) {
+      sayLimits(c, said);
       requests.inc({ source: "ndjson", outcome: toRelogError(error).code });
       throw error;
     } finally {
@@ -75,6 +87,10 @@ export function ingestApi(
     throw new RelogError("method_not_allowed", `${c.req.method} /v1/ingest does not exist; use POST`);
   });
   return withContractErrors(app, telemetry.log);
+}
+
+function sayLimits(c: Context, limits: CallLimits | undefined): void {
+  for (const [name, value] of limits?.fields() ?? []) c.header(name, value);
 }
 
 function contentLengthOf(c: Context): number | undefined {

@@ -11,15 +11,16 @@ import type { Context } from "hono";
 import { Hono } from "hono";
 import { errorBody, RelogError, toRelogError } from "../base/errors.ts";
 import { withContractErrors } from "../base/http.ts";
-import { Bound } from "../base/loop.ts";
-import type { Authenticate } from "../base/principal.ts";
+import type { Authenticate, Principal } from "../base/principal.ts";
 import { authorize } from "../base/principal.ts";
 import type { Telemetry } from "../base/telemetry.ts";
 import { LATENCY_BUCKETS_S } from "../base/telemetry.ts";
 import type { AnswerFormat } from "./formats.ts";
 import { chooseFormat } from "./formats.ts";
-import type { QueryLimits } from "./limits.ts";
-import { engineSettings } from "./limits.ts";
+import type { QueryLimits, QueryTenancy } from "./limits.ts";
+import { engineSettings, NO_TENANCY, namingTenant, narrowed } from "./limits.ts";
+import type { Places } from "./place.ts";
+import { places } from "./place.ts";
 import { readQueryRequest } from "./request.ts";
 import type { Gate, SideTables } from "./sql/gate.ts";
 import { NO_TABLES } from "./sql/gate.ts";
@@ -50,27 +51,34 @@ export interface QueryPorts {
   readonly liveDatabase: () => string;
   /** Tables from the archive that a tenant may use; none when it is absent. */
   readonly sideTables?: (tenant: string) => SideTables;
+  /** Tenants' own limits; none when it is absent. */
+  readonly tenancy?: QueryTenancy;
 }
-
-const BUSY_RETRY_S = 1;
 
 /** @param sqlBytesMax bounds the request body together with `limits.paramsBytesMax` */
 export function queryApi(ports: QueryPorts, limits: QueryLimits, sqlBytesMax: number, telemetry: Telemetry): Hono {
-  const running = new Bound(limits.queriesMax);
-  const settings = engineSettings(limits);
+  const tenancy = ports.tenancy ?? NO_TENANCY;
+  const running = places(limits, tenancy);
   const metrics = queryMetrics(telemetry, running);
   // JSON escapes may double a statement.
   const bodyBytesMax = 2 * sqlBytesMax + 2 * limits.paramsBytesMax + 1_024;
+
+  /** The answer says what is left, also when there is no place. @throws RelogError too_many_queries */
+  function takePlace(c: Context, principal: Principal): Disposable {
+    try {
+      return running.take(principal);
+    } finally {
+      for (const [name, value] of tenancy.fields(principal)) c.header(name, value);
+    }
+  }
 
   async function answer(c: Context): Promise<Response> {
     const principal = await authorize(ports.authenticate, (name) => c.req.header(name), "query");
     const format = chooseFormat(c.req.header("accept"));
     const request = await readQueryRequest(c, limits.paramsBytesMax, bodyBytesMax);
-    if (running.used >= running.max) {
-      const message = `${running.max} queries are running, the limit of this process (RELOG_QUERIES_MAX)`;
-      throw new RelogError("too_many_queries", message, { retryAfterS: BUSY_RETRY_S });
-    }
-    running.tryTake(1);
+    const place = takePlace(c, principal);
+    const own = tenancy.limitsOf(principal);
+    const named = (thrown: unknown): RelogError => namingTenant(toRelogError(thrown), limits, own, principal.tenant);
     const leave = new AbortController();
     const signal = AbortSignal.any([leave.signal, c.req.raw.signal]);
     const queryId = `query-${randomUUID()}`;
@@ -79,7 +87,7 @@ export function queryApi(ports: QueryPorts, limits: QueryLimits, sqlBytesMax: nu
     const done = (error: RelogError | undefined): void => {
       if (over) return;
       over = true;
-      running.give(1);
+      place[Symbol.dispose]();
       if (error?.code === "internal") telemetry.log.error({ err: error.cause, queryId }, "a query failed");
       metrics.done(signal.aborted ? "cancelled" : (error?.code ?? "ok"), (performance.now() - started) / 1_000);
     };
@@ -89,13 +97,15 @@ export function queryApi(ports: QueryPorts, limits: QueryLimits, sqlBytesMax: nu
       const sql = await ports.gate(request.sql, request.params, side);
       const database = ports.liveDatabase();
       const archive = side.size > 0;
+      const settings = engineSettings(narrowed(limits, own));
       const run = { sql, format: format.engine, database, archive, tenant, params: request.params, settings, queryId, signal };
       const { body } = await ports.select(run);
       const socket = (c.env as { outgoing?: { socket: Socket | null } } | undefined)?.outgoing?.socket ?? undefined;
       const headers = { "content-type": format.contentType, "x-relog-query-id": queryId, "cache-control": "no-store" };
-      return new Response(streamOf(body, format, leave, socket, limits.resultBytesMax, done), { status: 200, headers });
-    } catch (error) {
-      done(toRelogError(error));
+      return c.newResponse(streamOf(body, format, leave, socket, limits.resultBytesMax, named, done), { status: 200, headers });
+    } catch (thrown) {
+      const error = named(thrown);
+      done(error);
       c.header("x-relog-query-id", queryId);
       throw error;
     }
@@ -116,6 +126,7 @@ function streamOf(
   leave: AbortController,
   socket: Socket | undefined,
   bytesMax: number,
+  named: (thrown: unknown) => RelogError,
   done: (error: RelogError | undefined) => void,
 ): ReadableStream<Uint8Array> {
   let lastByte = 0x0a;
@@ -136,7 +147,7 @@ function streamOf(
         done(undefined);
         controller.close();
       } catch (thrown) {
-        failure = toRelogError(thrown);
+        failure = named(thrown);
         done(failure);
         leave.abort();
         body.return().catch(() => undefined);
@@ -172,7 +183,7 @@ async function breakOff(controller: ReadableStreamDefaultController, socket: Soc
   socket.destroySoon();
 }
 
-function queryMetrics(telemetry: Telemetry, running: Bound): { done(outcome: string, seconds: number): void } {
+function queryMetrics(telemetry: Telemetry, running: Places): { done(outcome: string, seconds: number): void } {
   const count = telemetry.counter("relog_queries_total", "Queries by outcome: ok, cancelled or an error's code.", ["outcome"]);
   const time = telemetry.histogram("relog_query_duration_seconds", "From the request to the end of its answer.", LATENCY_BUCKETS_S);
   telemetry.gauge("relog_queries_running", "Queries running now.", [], (gauge) => gauge.set(running.used));

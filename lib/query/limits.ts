@@ -1,8 +1,11 @@
 // The bounds of a query, and how they reach the engine.
 //
-// Promises: every query has a bound on time, memory, rows read, rows and bytes answered; the engine enforces them.
+// Promises: every query has a bound on time, memory, rows read, rows and bytes answered; the engine enforces them. A tenant's own
+// limits make them smaller, never larger, and an error names the limit that it was.
 
 import { bytes, duration, integer } from "../base/config.ts";
+import { RelogError } from "../base/errors.ts";
+import type { Principal } from "../base/principal.ts";
 
 export const querySettings = {
   timeMaxMs: duration("RELOG_QUERY_TIME_MAX", "60s", "a query that takes longer is stopped; nobody looks at a page for longer"),
@@ -49,7 +52,32 @@ export interface QueryLimits {
   readonly threadsMax: number;
   readonly queriesMax: number;
   readonly paramsBytesMax: number;
+  /** How many of the queries one tenant may run, percent; all of them when it is absent. */
+  readonly tenantSharePercent?: number;
 }
+
+/** A tenant's own limits of a query. */
+export interface TenantQueryLimits {
+  readonly query_seconds?: number | null | undefined;
+  readonly query_rows?: number | null | undefined;
+  readonly query_memory_bytes?: number | null | undefined;
+}
+
+/** What a caller may, beside what the installation allows everyone. */
+export interface QueryTenancy {
+  limitsOf(principal: Principal): TenantQueryLimits;
+  /** A place among the queries that its tenant and its key may run at once. @throws RelogError too_many_queries */
+  slot(principal: Principal): Disposable;
+  /** Fields of an answer that say what is left; none without limits. */
+  fields(principal: Principal): readonly (readonly [name: string, value: string])[];
+}
+
+/** For processes and tests without accounts. */
+export const NO_TENANCY: QueryTenancy = {
+  limitsOf: () => ({}),
+  slot: () => ({ [Symbol.dispose]: () => undefined }),
+  fields: () => [],
+};
 
 /** A statement must fit into the engine's max_query_size after being written in hex. */
 export function sqlFitsEngine(values: { sqlBytesMax: number }): string | undefined {
@@ -70,4 +98,38 @@ export function engineSettings(limits: QueryLimits): Record<string, number | str
     // The statistics of FORMAT JSON count rows of whole granules, other tenants' among them.
     output_format_write_statistics: 0,
   };
+}
+
+/** The limits of a tenant's query. */
+export function narrowed(limits: QueryLimits, own: TenantQueryLimits): QueryLimits {
+  return {
+    ...limits,
+    timeMaxMs: Math.min(limits.timeMaxMs, (own.query_seconds ?? Number.POSITIVE_INFINITY) * 1_000),
+    rowsReadMax: Math.min(limits.rowsReadMax, own.query_rows ?? Number.POSITIVE_INFINITY),
+    memoryMaxBytes: Math.min(limits.memoryMaxBytes, own.query_memory_bytes ?? Number.POSITIVE_INFINITY),
+  };
+}
+
+/** The engine's codes of the limits that a tenant may have, as lib/store/failure.ts passes them on. */
+const TENANT_LIMIT_CODES: Readonly<Record<number, keyof TenantQueryLimits>> = {
+  158: "query_rows",
+  159: "query_seconds",
+  160: "query_seconds",
+  241: "query_memory_bytes",
+};
+
+/** A query's error that names the tenant's limit where that one, and not the installation's, was passed. */
+export function namingTenant(error: RelogError, limits: QueryLimits, own: TenantQueryLimits, tenant: string): RelogError {
+  const code = error.code === "query_too_expensive" ? error.details?.clickhouse : undefined;
+  const name = typeof code === "number" ? TENANT_LIMIT_CODES[code] : undefined;
+  const value = name === undefined ? undefined : own[name];
+  if (name === undefined || typeof value !== "number") return error;
+  const installation = {
+    query_seconds: limits.timeMaxMs / 1_000,
+    query_rows: limits.rowsReadMax,
+    query_memory_bytes: limits.memoryMaxBytes,
+  };
+  if (value >= installation[name]) return error;
+  const text = `the query passed tenant "${tenant}"'s limit ${name}, ${value}`;
+  return new RelogError(error.code, text, { cause: error.cause, details: { ...error.details, limit: name, value } });
 }

@@ -59,7 +59,7 @@ async function send(
     builder.add(draft);
   }
   const frame = await encodeBlock(builder.finish(tenant, newBatchId(atMs), atMs, 0));
-  const insert = inserter(clickhouse, { retention: { days: retention, tenants: new Map() } });
+  const insert = inserter(clickhouse);
   const token = newBatchId(Date.now());
   const fenceMs = (await engineTimeMs(clickhouse)) + 60_000;
   const outcome = await insert({
@@ -69,6 +69,7 @@ async function send(
     frames: [frame],
     records,
     fenceMs,
+    classes: { days: retention, tenants: new Map() },
   });
   expect(outcome.kind).toBe("stored");
 }

@@ -17,8 +17,9 @@ import { type bodySettings, readBody } from "../body.ts";
 import { ingestLatency } from "../latency.ts";
 import { decodeNdjson } from "../ndjson/decode.ts";
 import { fieldMaps } from "../ndjson/rename.ts";
-import type { QuotaPort } from "../quota.ts";
-import { admitQuota, NO_QUOTAS } from "../quota.ts";
+import { admitQuota } from "../quota.ts";
+import type { Tenancy } from "../tenancy.ts";
+import { UNBOUNDED } from "../tenancy.ts";
 
 /** The shape of lib/streams/serve.ts's requests. */
 export interface NativeRequest {
@@ -50,7 +51,7 @@ export function nativeIngest(
   admission: Admission,
   settings: Values<typeof bodySettings>,
   telemetry: Telemetry,
-  quotas: Pick<QuotaPort, "verdict"> = NO_QUOTAS,
+  tenancy: Pick<Tenancy, "limits" | "quotas"> = UNBOUNDED,
 ): (request: NativeRequest) => Promise<Record<string, unknown> | undefined> {
   const fieldMapOf = fieldMaps();
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
@@ -65,7 +66,9 @@ export function nativeIngest(
   async function store(request: NativeRequest): Promise<Record<string, unknown>> {
     const principal = tenantOf(request.subject.slice("ingest.".length));
     if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's`);
-    admitQuota(quotas.verdict(principal.tenant));
+    const limits = tenancy.limits(principal);
+    limits.enter();
+    admitQuota(tenancy.quotas.verdict(principal.tenant));
     const contentType = request.header("content-type") ?? "application/x-ndjson";
     if (!/json/i.test(contentType))
       throw new RelogError(
@@ -78,12 +81,14 @@ export function nativeIngest(
       request.payload.length,
       request.header("content-encoding"),
       settings,
-      admission.bytes,
+      admission.bytes(principal.tenant),
     );
     try {
       const idempotencyKey = request.header("nats-msg-id") ?? request.header("idempotency-key");
-      const call = { tenant: principal.tenant, source: SOURCE, body: body.bytes, idempotencyKey };
-      const receipt = await admission.admit(() => accept(call, (bytes, limits, out) => decodeNdjson(bytes, fields, limits, out)));
+      limits.body(body.bytes.length);
+      const { tenant } = principal;
+      const call = { tenant, source: SOURCE, body: body.bytes, idempotencyKey, charge: (records: number) => limits.records(records) };
+      const receipt = await admission.admit(tenant, () => accept(call, (bytes, bounds, out) => decodeNdjson(bytes, fields, bounds, out)));
       return { ...receipt };
     } finally {
       body.release();
@@ -119,6 +124,7 @@ export function nativeIngest(
           code: status,
           err_code: JETSTREAM_CODES[status] ?? 10_003,
           description: `${error.code}: ${error.message}`,
+          ...(error.retryAfterS === undefined ? {} : { retry_after: Math.max(1, Math.ceil(error.retryAfterS)) }),
         },
       };
     } finally {

@@ -77,7 +77,7 @@ it.each<[string, string | Buffer, string, string]>([
   ["a time that is none", '{"time":"yesterday"}', "timestamp_invalid", "yesterday"],
   ["a time too far ahead", '{"time":"2025-01-03T00:00:00Z"}', "timestamp_in_future", "RELOG_RECORD_FUTURE_MAX"],
   ["too large", JSON.stringify({ message: "x".repeat(10_000) }), "record_too_large", "RELOG_RECORD_BYTES_MAX"],
-  ["too many attributes", wide(21), "too_many_attributes", "RELOG_RECORD_ATTRIBUTES_MAX"],
+  ["too many attributes", wide(201), "too_many_attributes", "RELOG_RECORD_ATTRIBUTES_MAX"],
   ["too deep", nested(9), "too_deep", "RELOG_RECORD_DEPTH_MAX"],
   ["too deep in a list", `{"a":${"[".repeat(9)}${"]".repeat(9)}}`, "too_deep", "RELOG_RECORD_DEPTH_MAX"],
   ["a long key", `{"${"k".repeat(65)}":1}`, "key_too_long", "RELOG_RECORD_KEY_BYTES_MAX"],

@@ -1,0 +1,99 @@
+// How many queries, or live tails, a tenant and its keys may have at once.
+//
+// Promises: over the limit is refused, never queued; a slot that is disposed twice is given back once; memory is that of owners
+// that hold something now. It counts what this process runs.
+
+import type { ErrorCode } from "../base/errors.ts";
+import { RelogError } from "../base/errors.ts";
+import type { Principal } from "../base/principal.ts";
+import { POLICY_FIELD, policyMember, REMAINDER_FIELD, remainderMember } from "./fields.ts";
+import type { LimitsLookup, TenantLimitDefaults } from "./values.ts";
+import { limitOr } from "./values.ts";
+
+export const SLOT_KINDS = {
+  queries: { limit: "queries_at_once", fallback: "queriesAtOnce", code: "too_many_queries" },
+  tails: { limit: "tails_at_once", fallback: "tailsAtOnce", code: "too_many_tails" },
+} as const satisfies Record<string, { limit: string; fallback: keyof TenantLimitDefaults; code: ErrorCode }>;
+
+const RETRY_S = 1;
+
+type Who = Pick<Principal, "tenant" | "keyId">;
+
+/** What counts for one caller: its tenant and its key, each with its limit. */
+interface Side {
+  readonly owner: string;
+  readonly whose: string;
+  readonly policy: string;
+  readonly max: number;
+}
+
+export class Slots {
+  readonly #kind: keyof typeof SLOT_KINDS;
+  readonly #lookup: LimitsLookup;
+  readonly #defaults: TenantLimitDefaults;
+  readonly #taken = new Map<string, number>();
+
+  constructor(kind: keyof typeof SLOT_KINDS, lookup: LimitsLookup, defaults: TenantLimitDefaults) {
+    this.#kind = kind;
+    this.#lookup = lookup;
+    this.#defaults = defaults;
+  }
+
+  /** Slots that a tenant holds now. */
+  taken(tenant: string): number {
+    return this.#taken.get(tenant) ?? 0;
+  }
+
+  /** Takes a slot until it is disposed. @throws RelogError too_many_queries or too_many_tails */
+  take(who: Who): Disposable {
+    const { limit, code } = SLOT_KINDS[this.#kind];
+    for (const { owner, whose, max } of this.#sides(who)) {
+      if ((this.#taken.get(owner) ?? 0) < max) continue;
+      const details = { limit, value: max, of: owner === who.tenant ? "tenant" : "key" };
+      throw new RelogError(code, `${whose} has ${max} ${this.#kind} at once, its limit ${limit}`, { retryAfterS: RETRY_S, details });
+    }
+    const owners = ownersOf(who);
+    for (const owner of owners) this.#taken.set(owner, (this.#taken.get(owner) ?? 0) + 1);
+    let held = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (held) for (const owner of owners) this.#give(owner);
+        held = false;
+      },
+    };
+  }
+
+  /** The fields of an answer that say what is left; none without limits. */
+  fields(who: Who): readonly (readonly [name: string, value: string])[] {
+    const sides = this.#sides(who);
+    if (sides.length === 0) return [];
+    const left = ({ owner, max }: Side): number => max - (this.#taken.get(owner) ?? 0);
+    return [
+      [POLICY_FIELD, sides.map(({ policy, max }) => policyMember({ name: policy, quota: max, unit: "concurrent-requests" })).join(", ")],
+      [REMAINDER_FIELD, sides.map((side) => remainderMember(side.policy, left(side))).join(", ")],
+    ];
+  }
+
+  #sides(who: Who): Side[] {
+    const { limit, fallback } = SLOT_KINDS[this.#kind];
+    const limits = this.#lookup(who.tenant, who.keyId);
+    const [tenant, key] = ownersOf(who);
+    const sides: Side[] = [];
+    const ofTenant = limitOr(limits.tenant[limit], this.#defaults[fallback]);
+    if (ofTenant !== undefined) sides.push({ owner: tenant, whose: `tenant "${who.tenant}"`, policy: this.#kind, max: ofTenant });
+    const ofKey = limitOr(limits.key[limit], 0);
+    if (ofKey !== undefined) {
+      const whose = `key ${who.keyId} of tenant "${who.tenant}"`;
+      sides.push({ owner: key, whose, policy: `key-${this.#kind}`, max: ofKey });
+    }
+    return sides;
+  }
+
+  #give(owner: string): void {
+    const left = (this.#taken.get(owner) ?? 0) - 1;
+    if (left > 0) this.#taken.set(owner, left);
+    else this.#taken.delete(owner);
+  }
+}
+
+const ownersOf = ({ tenant, keyId }: Who): readonly [tenant: string, key: string] => [tenant, `${tenant}/${keyId}`];
