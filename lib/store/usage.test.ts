@@ -69,7 +69,7 @@ async function send(
     frames: [frame],
     records,
     fenceMs,
-    classes: { days: retention, tenants: new Map() },
+    classes: { days: retention, tenants: {} },
   });
   expect(outcome.kind).toBe("stored");
 }

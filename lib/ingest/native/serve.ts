@@ -43,6 +43,8 @@ const SAID_EVERY_MS = 1_000;
 /** JetStream's numbers for what our codes mean, so that its clients retry what is worth it. Source: nats-server, server/errors.json. */
 const JETSTREAM_CODES: Readonly<Record<number, number>> = { 400: 10_003, 413: 10_054, 422: 10_003, 429: 10_167, 503: 10_008 };
 
+type Answer = Record<string, unknown>;
+
 /** @returns the handler of a request on `ingest.<tenant>`: its answer is a PubAck with the receipt's fields beside */
 export function nativeIngest(
   tenantOf: SubjectTenant,
@@ -52,60 +54,17 @@ export function nativeIngest(
   settings: Values<typeof bodySettings>,
   telemetry: Telemetry,
   tenancy: Pick<Tenancy, "limits" | "quotas"> = UNBOUNDED,
-): (request: NativeRequest) => Promise<Record<string, unknown> | undefined> {
-  const fieldMapOf = fieldMaps();
+): (request: NativeRequest) => Promise<Answer | undefined> {
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
-
-  const foreign = telemetry.counter(
-    "relog_nats_replies_refused_total",
-    "Messages not taken: their reply was to none of the tenant's own inboxes.",
-  );
-  const sayForeign = seldom(SAID_EVERY_MS, () => performance.now());
   const latency = ingestLatency(telemetry);
-
-  async function store(request: NativeRequest): Promise<Record<string, unknown>> {
-    const principal = tenantOf(request.subject.slice("ingest.".length));
-    if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's`);
-    const limits = tenancy.limits(principal);
-    limits.enter();
-    admitQuota(tenancy.quotas.verdict(principal.tenant));
-    const contentType = request.header("content-type") ?? "application/x-ndjson";
-    if (!/json/i.test(contentType))
-      throw new RelogError(
-        "unsupported_media_type",
-        `Content-Type "${contentType.slice(0, 80)}" is not taken here; send application/x-ndjson`,
-      );
-    const fields = fieldMapOf((name) => request.header(name) ?? request.header(name.replaceAll("_", "-")));
-    const body = await readBody(
-      once(request.payload),
-      request.payload.length,
-      request.header("content-encoding"),
-      settings,
-      admission.bytes(principal.tenant),
-    );
-    try {
-      const idempotencyKey = request.header("nats-msg-id") ?? request.header("idempotency-key");
-      limits.body(body.bytes.length);
-      const { tenant } = principal;
-      const call = { tenant, source: SOURCE, body: body.bytes, idempotencyKey, charge: (records: number) => limits.records(records) };
-      const receipt = await admission.admit(tenant, () => accept(call, (bytes, bounds, out) => decodeNdjson(bytes, fields, bounds, out)));
-      return { ...receipt };
-    } finally {
-      body.release();
-    }
-  }
+  const refuseForeign = foreignReplies(telemetry);
+  const store = storing(tenantOf, accept, admission, settings, tenancy);
 
   return async (request) => {
     const { subject, reply } = request;
-    if (reply !== undefined && !isOwnReply(reply, subject.slice("ingest.".length))) {
-      foreign.inc();
+    if (reply !== undefined && !isOwnReply(reply, tenantIn(subject))) {
       requests.inc({ source: SOURCE, outcome: "forbidden" });
-      const said = sayForeign();
-      if (said !== undefined)
-        telemetry.log.warn(
-          { subject, reply: reply.slice(0, REPLY_CHARS_LOGGED), unsaid: said.since },
-          "a NATS message was not taken: its reply is to no inbox of its tenant",
-        );
+      refuseForeign(subject, reply);
       return undefined;
     }
     const end = latency.startTimer({ source: SOURCE });
@@ -117,19 +76,77 @@ export function nativeIngest(
       const error = toRelogError(thrown);
       requests.inc({ source: SOURCE, outcome: error.code });
       if (error.code === "internal" || reply === undefined) telemetry.log.error({ err: thrown, subject }, "a NATS publish was not stored");
-      const { status } = error.entry;
-      return {
-        error: {
-          ...errorBody(error).error,
-          code: status,
-          err_code: JETSTREAM_CODES[status] ?? 10_003,
-          description: `${error.code}: ${error.message}`,
-          ...(error.retryAfterS === undefined ? {} : { retry_after: Math.max(1, Math.ceil(error.retryAfterS)) }),
-        },
-      };
+      return pubAckError(error);
     } finally {
       end();
     }
+  };
+}
+
+const tenantIn = (subject: string): string => subject.slice("ingest.".length);
+
+/** From a message to its receipt. */
+function storing(
+  tenantOf: SubjectTenant,
+  accept: Accept,
+  admission: Admission,
+  settings: Values<typeof bodySettings>,
+  tenancy: Pick<Tenancy, "limits" | "quotas">,
+): (request: NativeRequest) => Promise<Answer> {
+  const fieldMapOf = fieldMaps();
+  return async (request) => {
+    const principal = tenantOf(tenantIn(request.subject));
+    if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's`);
+    const { tenant } = principal;
+    const limits = tenancy.limits(principal);
+    limits.enter();
+    admitQuota(tenancy.quotas.verdict(tenant));
+    const contentType = request.header("content-type") ?? "application/x-ndjson";
+    if (!/json/i.test(contentType))
+      throw new RelogError(
+        "unsupported_media_type",
+        `Content-Type "${contentType.slice(0, 80)}" is not taken here; send application/x-ndjson`,
+      );
+    const fields = fieldMapOf((name) => request.header(name) ?? request.header(name.replaceAll("_", "-")));
+    const encoding = request.header("content-encoding");
+    const body = await readBody(once(request.payload), request.payload.length, encoding, settings, admission.bytes(tenant));
+    try {
+      const idempotencyKey = request.header("nats-msg-id") ?? request.header("idempotency-key");
+      limits.body(body.bytes.length);
+      const call = { tenant, source: SOURCE, body: body.bytes, idempotencyKey, charge: (records: number) => limits.records(records) };
+      const receipt = await admission.admit(tenant, () => accept(call, (bytes, bounds, out) => decodeNdjson(bytes, fields, bounds, out)));
+      return { ...receipt };
+    } finally {
+      body.release();
+    }
+  };
+}
+
+/** Counts messages whose reply is not the tenant's, and says so now and then. */
+function foreignReplies(telemetry: Telemetry): (subject: string, reply: string) => void {
+  const help = "Messages not taken: their reply was to none of the tenant's own inboxes.";
+  const foreign = telemetry.counter("relog_nats_replies_refused_total", help);
+  const say = seldom(SAID_EVERY_MS, () => performance.now());
+  return (subject, reply) => {
+    foreign.inc();
+    const said = say();
+    if (said === undefined) return;
+    const facts = { subject, reply: reply.slice(0, REPLY_CHARS_LOGGED), unsaid: said.since };
+    telemetry.log.warn(facts, "a NATS message was not taken: its reply is to no inbox of its tenant");
+  };
+}
+
+/** An error in the shape of a JetStream acknowledgement. */
+function pubAckError(error: RelogError): Answer {
+  const { status } = error.entry;
+  return {
+    error: {
+      ...errorBody(error).error,
+      code: status,
+      err_code: JETSTREAM_CODES[status] ?? 10_003,
+      description: `${error.code}: ${error.message}`,
+      ...(error.retryAfterS === undefined ? {} : { retry_after: Math.max(1, Math.ceil(error.retryAfterS)) }),
+    },
   };
 }
 
