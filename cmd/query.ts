@@ -31,6 +31,7 @@ import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
 import { followGenerations } from "../lib/streams/generations.ts";
 import { shardSettings } from "../lib/streams/topology.ts";
+import { withTail } from "../lib/tail/document.ts";
 import { tailSettings } from "../lib/tail/limits.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
 import { siteSettings } from "./parts/projection.ts";
@@ -120,7 +121,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   app.route("/", receiptsApi(authenticate, receiptPorts()));
   app.route("/", tails(accounts, values, connected, telemetry, signal));
   app.route("/", accountsApi(authenticate, accountsApiPorts("query", accounts, connected)));
-  app.route("/", openApiRoutes(accountsDocument()));
+  app.route("/", openApiRoutes(withTail(accountsDocument())));
 
   health.notReady("clickhouse", "not asked yet");
   const startedMs = performance.now();

@@ -1,6 +1,7 @@
 // Every generated document: path from the top of the repository -> text.
 
 import { accountsDocument } from "../../lib/accounts/document.ts";
+import { withTail } from "../../lib/tail/document.ts";
 import { recordSchema, vectors } from "./event.ts";
 import { errorsTable, settingsTable } from "./tables.ts";
 
@@ -8,7 +9,7 @@ export async function documents(): Promise<Map<string, string>> {
   return new Map([
     ["schemas/event/v1.json", recordSchema()],
     ...vectors(),
-    ["schemas/http/openapi.json", `${JSON.stringify(accountsDocument(), null, 1)}\n`],
+    ["schemas/http/openapi.json", `${JSON.stringify(withTail(accountsDocument()), null, 1)}\n`],
     ["docs/ERRORS.md", errorsTable()],
     ["docs/SETTINGS.md", await settingsTable()],
   ]);
