@@ -12,7 +12,9 @@ const HEADS = [
 const source: TailSource = {
   heads: async () => HEADS,
   seqAt: async (shard, storedMs) => (shard === 0 && storedMs < 100 ? 7 : undefined),
-  async *follow() {},
+  follow: () => {
+    throw new Error("nothing is followed yet");
+  },
 };
 const [a, b] = [tagOf("A"), tagOf("B")];
 const cursor = (first: [string, number, number], second: [string, number, number]): string =>
