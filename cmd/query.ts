@@ -2,7 +2,6 @@
 
 import { Hono } from "hono";
 import { accountsApi } from "../lib/accounts/api.ts";
-import { accountsDocument } from "../lib/accounts/document.ts";
 import { systemClock } from "../lib/base/clock.ts";
 import { integer } from "../lib/base/config.ts";
 import { devKeySettings } from "../lib/base/dev-key.ts";
@@ -36,9 +35,9 @@ import { followGenerations } from "../lib/streams/generations.ts";
 import { shardSettings } from "../lib/streams/topology.ts";
 import { tailSettings } from "../lib/tail/limits.ts";
 import { usageApi } from "../lib/usage/api.ts";
-import { USAGE_ENDPOINTS } from "../lib/usage/endpoints.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
-import { queryTenancy } from "./parts/limits.ts";
+import { queryDocument } from "./parts/document.ts";
+import { queryTenancy, tailSlots } from "./parts/limits.ts";
 import { Metering } from "./parts/meter.ts";
 import { siteSettings } from "./parts/projection.ts";
 import { tails } from "./parts/tail.ts";
@@ -126,12 +125,9 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   const queryPorts = { authenticate, gate, select, liveDatabase, sideTables, tenancy };
   app.route("/", queryApi(queryPorts, values, values.sqlBytesMax, telemetry));
   app.route("/", receiptsApi(authenticate, receiptPorts()));
-  app.route("/", tails(accounts, values, connected, telemetry, signal));
+  app.route("/", tails(accounts, values, connected, telemetry, signal, tailSlots(accounts.directory, values)));
   app.route("/", accountsApi(authenticate, accountsApiPorts("query", accounts, connected)));
-  const windows = (tenant: string) => (metering.meter.ready ? metering.meter.windows(tenant) : undefined);
-  const usage = usagePorts(usageStore(writer, values.cluster), accounts.directory, () => live.generation, windows);
-  app.route("/", usageApi(authenticate, { ...usage, ready: () => accounts.ready }));
-  app.route("/", openApiRoutes(accountsDocument(Object.values(USAGE_ENDPOINTS))));
+  app.route("/", openApiRoutes(queryDocument()));
 
   health.notReady("clickhouse", "not asked yet");
   const startedMs = performance.now();

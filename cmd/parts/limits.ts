@@ -92,3 +92,9 @@ export function queryTenancy(directory: Pick<Directory, "limitsOf">, defaults: T
     fields: (principal) => slots.fields(principal),
   };
 }
+
+/** What a live tail takes of its tenant's and its key's limits. */
+export function tailSlots(directory: Pick<Directory, "limitsOf">, defaults: TenantLimitDefaults): (principal: Principal) => Disposable {
+  const slots = new Slots("tails", (tenant, keyId) => directory.limitsOf(tenant, keyId), defaults);
+  return (principal) => slots.take(principal);
+}

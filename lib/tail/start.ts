@@ -28,7 +28,12 @@ export async function tailStart(source: TailSource, cursor: string | undefined, 
       return { tag, seq: Math.max(1, firstSeq), line: 0 };
     }
     if (place.seq >= firstSeq) return place;
-    gaps.push({ shard, why: "the stream does not hold them any more", from: place.seq, to: firstSeq - 1 });
+    gaps.push({
+      shard,
+      why: "the stream does not hold these sequences any more; some may have been this tenant's",
+      from: place.seq,
+      to: firstSeq - 1,
+    });
     return { tag, seq: firstSeq, line: 0 };
   });
   return { heads, places: await Promise.all(starts), gaps };
