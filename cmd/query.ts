@@ -127,6 +127,9 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   app.route("/", receiptsApi(authenticate, receiptPorts()));
   app.route("/", tails(accounts, values, connected, telemetry, signal, tailSlots(accounts.directory, values)));
   app.route("/", accountsApi(authenticate, accountsApiPorts("query", accounts, connected)));
+  const windows = (tenant: string) => (metering.meter.ready ? metering.meter.windows(tenant) : undefined);
+  const usage = usagePorts(usageStore(writer, values.cluster), accounts.directory, () => live.generation, windows);
+  app.route("/", usageApi(authenticate, { ...usage, ready: () => accounts.ready }));
   app.route("/", openApiRoutes(queryDocument()));
 
   health.notReady("clickhouse", "not asked yet");
