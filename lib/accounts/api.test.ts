@@ -195,6 +195,24 @@ it("an admin sees its own account's audit, and of operators' keys only that they
   expect([rest.entries.length, rest.cursor]).toEqual([3, null]);
 });
 
+it("an admin reads the warnings about its own quotas", async () => {
+  const [admin, other] = [await made("acme", ["admin"]), await made("other", ["admin"])];
+  const facts = { percent: 80, quota: "records_per_day", limit: 10, used: 8 };
+  const head = {
+    version: 1,
+    id: "w",
+    time: new Date(T0).toISOString(),
+    tenant: "acme",
+    what: "quota_warning",
+    who: "relog",
+    where: "here",
+  };
+  log.append("control.quotas.acme.records_per_day.20260102T000000Z.80", { ...head, ...facts });
+  const read = async (key: string) => (await call(key, "GET /v1/audit?what=quota_warning")).body.entries;
+  expect(await read(admin.key)).toEqual([expect.objectContaining({ tenant: "acme", what: "quota_warning", who: "relog", data: facts })]);
+  expect([await read(other.key), (await read(BOOT!)).length]).toEqual([[], 1]);
+});
+
 it("pages of tenants; a deleted one is shown when asked for, and its name is gone", async () => {
   for (const tenant of ["c", "a", "b"]) await call(BOOT, "POST /v1/tenants", { tenant });
   const first = (await call(BOOT, "GET /v1/tenants?limit=2")).body;

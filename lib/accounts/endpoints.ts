@@ -267,7 +267,8 @@ export const ENDPOINTS = {
     id: "audit",
     method: "get",
     path: "/v1/audit",
-    summary: "Who did what, when and from where, newest first. A tenant's key sees what was done to its account, an operator's everything.",
+    summary:
+      "Who did what, when and from where, newest first. A tenant's key sees what was done to its account and the warnings about its quotas, an operator's everything.",
     access: "admin",
     query: z.strictObject({
       tenant: tenantName.optional(),

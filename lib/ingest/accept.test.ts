@@ -14,6 +14,9 @@ import { acceptor } from "./accept.ts";
 import { admission } from "./admit.ts";
 import { ingestApi } from "./gateway.ts";
 import { nativeIngest } from "./native/serve.ts";
+import type { QuotaPort } from "./quota.ts";
+import { NO_QUOTAS } from "./quota.ts";
+import { UNBOUNDED } from "./tenancy.ts";
 
 const NOW_MS = 1_735_689_600_123;
 const SHARDS = 4;
@@ -41,7 +44,7 @@ interface Stored {
 }
 
 /** Streams that de-duplicate like JetStream; `fault` says what goes wrong with the n-th append: "before" stores nothing, "after" loses the answer. */
-function house(fault: (n: number) => "before" | "after" | undefined = () => undefined) {
+function house(fault: (n: number) => "before" | "after" | undefined = () => undefined, quotas: QuotaPort = NO_QUOTAS) {
   const streams = Array.from({ length: SHARDS }, (): Stored[] => []);
   const known = new Map<string, number>();
   let appends = 0;
@@ -62,9 +65,10 @@ function house(fault: (n: number) => "before" | "after" | undefined = () => unde
   const telemetry = createTelemetry("gateway", "silent", false);
   const admitted = admission({ requestsInFlightMax: 1000, bytesInFlightMax: 50_000_000, tenantSharePercent: 50 }, telemetry);
   const envelopeAt = async (stream: string, seq: number) => streams[Number(stream.slice(5))]![seq - 1]!.envelope;
-  const accept = acceptor(SETTINGS, SHARDS, append, envelopeAt, { now: () => NOW_MS, monotonicMs: () => 0 }, telemetry);
+  const tenancy = { ...UNBOUNDED, quotas };
+  const accept = acceptor(SETTINGS, SHARDS, append, envelopeAt, { now: () => NOW_MS, monotonicMs: () => 0 }, telemetry, tenancy);
   const who = { tenant: "acme", keyId: "k", scopes: SCOPES };
-  const app = ingestApi((key) => (key === "k" ? who : undefined), accept, admitted, BODY, telemetry);
+  const app = ingestApi((key) => (key === "k" ? who : undefined), accept, admitted, BODY, telemetry, tenancy);
   const native = nativeIngest(
     (tenant) => (tenant === "acme" ? who : undefined),
     () => true,
@@ -72,6 +76,7 @@ function house(fault: (n: number) => "before" | "after" | undefined = () => unde
     admitted,
     BODY,
     telemetry,
+    tenancy,
   );
   const post = async (body: string | Uint8Array, headers: Record<string, string> = {}) => {
     const response = await app.request("/v1/ingest", {
@@ -231,4 +236,27 @@ it("over the bound of requests is 429 with Retry-After", async () => {
   gate.resolve();
   await running;
   await expect(admitted.admit("acme", async () => 1)).resolves.toBe(1);
+});
+
+it("each message that is stored is counted once, a repetition is not", async () => {
+  const counted: Parameters<QuotaPort["stored"]>[0][] = [];
+  const { post, streams } = house(undefined, { ...NO_QUOTAS, stored: (message) => counted.push(message) });
+  const { answer } = await post(lines(20), { "idempotency-key": "one" });
+  await post(lines(20), { "idempotency-key": "one" });
+  const shard = Number(answer.parts[0]!.stream.slice(5));
+  expect(counted.length).toBe(answer.parts.length);
+  expect(counted).toEqual(
+    streams[shard]!.map(({ envelope: { records, size } }, i) => ({ tenant: "acme", shard, seq: i + 1, records, size })),
+  );
+});
+
+it("over quota is 429 before anything is read, over HTTP and NATS", async () => {
+  const details = { quota: "records_per_day", limit: 5, used: 7, until: "2026-01-03T00:00:00+01:00" };
+  const verdict = () => ({ kind: "reject", reason: "records_per_day (5) is used up", retryAfterS: 77, details }) as const;
+  const { post, native, streams, admitted } = house(undefined, { ...NO_QUOTAS, verdict });
+  const { status, retryAfter, answer } = await post("not even JSON");
+  expect([status, retryAfter, answer.error]).toEqual([429, "77", expect.objectContaining({ code: "quota_exceeded", ...details })]);
+  const request = { subject: "ingest.acme", payload: Buffer.from("{}"), header: () => undefined, reply: "_INBOX.x" };
+  expect(await native(request)).toEqual({ error: expect.objectContaining({ code: 429, err_code: 10_167, ...details }) });
+  expect([streams.flat(), admitted.held]).toEqual([[], 0]);
 });

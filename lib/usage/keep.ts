@@ -10,7 +10,7 @@ import type { Snapshot } from "./snapshot.ts";
 
 const PAUSE_MS = 5_000;
 const BYTES_PER_S = 512 * 2 ** 10;
-/** Below the largest payload of the servers (ops/nats/limits.conf): 50,000 tenants with names of 60 characters fit. */
+/** Below the largest payload of the servers (ops/nats/limits.conf): 50,000 tenants fit, also with the longest names and numbers. */
 export const SNAPSHOT_BYTES_MAX = 7 * 2 ** 20;
 
 /** As it is written: no two values are equal. */

@@ -199,7 +199,8 @@ faultTest(
       const infos = await Promise.all([0, 1].map((shard) => manager.streams.info(STREAMS.logs(shard))));
       return 2 * infos.reduce((sum, { state }) => sum + state.messages, 0);
     };
-    const total = await stored();
+    // An election may have to end first.
+    const total = await waitFor("the streams' leaders", () => stored().catch(() => undefined), 30_000);
     expect(total).toBeGreaterThanOrEqual(60);
     for (const gateway of gateways)
       await waitFor(
