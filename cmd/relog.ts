@@ -16,6 +16,7 @@ import { command as limits } from "./relog/limits.ts";
 import { command as rebuild } from "./relog/rebuild.ts";
 import { command as rehydrate } from "./relog/rehydrate.ts";
 import { command as tenants } from "./relog/tenants.ts";
+import { command as usage } from "./relog/usage.ts";
 import { command as verify } from "./relog/verify.ts";
 import { command as version } from "./relog/version.ts";
 
@@ -30,6 +31,7 @@ const COMMANDS: Commands = {
   tenants,
   keys,
   limits,
+  usage,
   audit,
   "check-config": checkConfig,
   version,
