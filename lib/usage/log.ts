@@ -31,6 +31,8 @@ export interface LogPorts {
 }
 
 export type LogItem =
+  /** A shard's log goes back to here: comes before everything else of it. */
+  | { readonly kind: "begin"; readonly ms: number }
   | { readonly kind: "message"; readonly shard: number; readonly message: StoredMessage }
   /** Messages that were stored in this time may be gone. */
   | { readonly kind: "gap"; readonly fromMs: number; readonly toMs: number };
@@ -51,7 +53,7 @@ export async function* mergedLog(ports: LogPorts, sinceMs: number, untilMs: numb
     const first = await items.next();
     if (!first.done) heads.push({ items, item: first.value });
   }
-  const orderOf = ({ item }: { item: LogItem }): number => (item.kind === "gap" ? Number.NEGATIVE_INFINITY : item.message.storedMs);
+  const orderOf = ({ item }: { item: LogItem }): number => (item.kind === "message" ? item.message.storedMs : Number.NEGATIVE_INFINITY);
   while (heads.length > 0) {
     const head = heads.reduce((least, one) => (orderOf(one) < orderOf(least) ? one : least));
     yield head.item;
@@ -65,7 +67,7 @@ async function* shardLog(ports: LogPorts, shard: number, sinceMs: number, untilM
   const spans = await ports.spans(shard);
   let heldMs = Date.parse(spans[0]!.created);
   // Before the first stream was created there may have been another installation; hardly in the same quarter of an hour.
-  yield { kind: "gap", fromMs: Number.NEGATIVE_INFINITY, toMs: Math.floor(heldMs / QUARTER_MS) * QUARTER_MS };
+  yield { kind: "begin", ms: Math.floor(heldMs / QUARTER_MS) * QUARTER_MS };
   for (const [i, span] of spans.entries()) {
     const createdMs = Date.parse(span.created);
     // What an earlier stream held behind its last segment is lost.

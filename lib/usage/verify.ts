@@ -94,15 +94,15 @@ export async function verifyUsage(
 ): Promise<UsageVerification> {
   const recount = new Recount(ports, range);
   let unpaced = 0;
-  let nextMs = Math.floor(range.sinceMs / HOUR_MS) * HOUR_MS;
+  let nextMs = 0;
   const upTo = async (ms: number): Promise<void> => {
+    nextMs = Math.max(nextMs, Math.floor(recount.beginMs / HOUR_MS) * HOUR_MS);
     for (; nextMs < range.untilMs && nextMs + HOUR_MS <= ms; nextMs += HOUR_MS) await recount.compare(nextMs, nextMs + HOUR_MS);
   };
   for await (const item of mergedLog(ports.log, range.sinceMs - LATE_MS, range.untilMs + LATE_MS, signal)) {
-    if (item.kind === "gap") {
-      recount.gap(item.fromMs - MARGIN_MS, item.toMs);
-      continue;
-    }
+    if (item.kind === "begin") recount.beginMs = Math.max(recount.beginMs, item.ms);
+    if (item.kind === "gap") recount.gap(item.fromMs - MARGIN_MS, item.toMs);
+    if (item.kind !== "message") continue;
     const { message, shard } = item;
     await upTo(message.storedMs - LATE_MS);
     const records = await recount.add(shard, message);
@@ -117,6 +117,8 @@ export async function verifyUsage(
 }
 
 class Recount {
+  /** Where comparing begins: the log goes back to here. */
+  beginMs: number;
   readonly #ports: UsageVerifyPorts;
   readonly #range: UsageRange;
   /** By hour, then by tenant, quarter and service. */
@@ -132,6 +134,7 @@ class Recount {
   constructor(ports: UsageVerifyPorts, range: UsageRange) {
     this.#ports = ports;
     this.#range = range;
+    this.beginMs = range.sinceMs;
   }
 
   gap(fromMs: number, toMs: number): void {
@@ -177,7 +180,7 @@ class Recount {
 
   #sumsOf(tenant: string, observedMs: number, service: string): Sums | undefined {
     const quarterMs = Math.floor(observedMs / QUARTER_MS) * QUARTER_MS;
-    if (quarterMs < this.#range.sinceMs || quarterMs >= this.#range.untilMs) return undefined;
+    if (quarterMs < this.beginMs || quarterMs >= this.#range.untilMs) return undefined;
     const hourMs = Math.floor(quarterMs / HOUR_MS) * HOUR_MS;
     if (hourMs < this.#comparedMs) {
       const log = { records: 1, bytes: 0 };
@@ -193,11 +196,11 @@ class Recount {
   }
 
   async compare(fromMs: number, toMs: number): Promise<void> {
-    const { sinceMs, untilMs } = this.#range;
+    const { untilMs } = this.#range;
     const logged = this.#hours.get(fromMs) ?? new Map<string, Sums>();
     this.#hours.delete(fromMs);
     this.#comparedMs = toMs;
-    const rows = await this.#ports.stored(Math.max(fromMs, sinceMs), Math.min(toMs, untilMs));
+    const rows = await this.#ports.stored(Math.max(fromMs, this.beginMs), Math.min(toMs, untilMs));
     const stored = new Map(rows.map((row) => [keyOf(row.tenant, row.quarterMs, row.service), row]));
     const all = new Map<string, Sums>([...stored.keys()].map((key) => [key, { ...NOTHING }]));
     for (const [key, sums] of logged) add(all, folded(key, stored), sums);
@@ -251,7 +254,7 @@ class Recount {
       untilMs,
       closedUntilMs,
       totals: this.#totals,
-      leftOut: this.#leftOut,
+      leftOut: [...(this.beginMs > sinceMs ? [{ fromMs: sinceMs, toMs: Math.min(this.beginMs, untilMs) }] : []), ...this.#leftOut],
       differences: this.#differences,
       differencesTotal: this.#differencesTotal,
       unreadable: this.#unreadable,

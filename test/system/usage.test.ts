@@ -62,6 +62,7 @@ faultTest("what was sent, the headers' sums, the closed table, the answer and wh
   const acme = await rig.gateway({ RELOG_TENANT: "acme", RELOG_KEY: TENANTS.acme });
   await rig.projector(LEASE);
   const scheduler = await rig.service("scheduler", FAST);
+  await ran(rig, ["tenants", "create", "acme"]);
   for (let i = 0; i < 5; i++) {
     await send(gateway.url, rig.key, 40, i);
     await send(acme.url, TENANTS.acme, 7, i * 3);
