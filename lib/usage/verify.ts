@@ -66,7 +66,7 @@ export interface UsageVerification {
 const HOUR_MS = 3_600_000;
 /** A record is stored this long after it was observed at most; and clocks differ. */
 const LATE_MS = 3_600_000;
-/** A message that is gone may have been observed this long before it was stored. */
+/** A message that is gone may have been observed this long before it was stored, or by clocks that differ so much. */
 const MARGIN_MS = 5 * 60_000;
 const DIFFERENCES_MAX = 1_000;
 const PACED_RECORDS = 5_000;
@@ -101,7 +101,7 @@ export async function verifyUsage(
   };
   for await (const item of mergedLog(ports.log, range.sinceMs - LATE_MS, range.untilMs + LATE_MS, signal)) {
     if (item.kind === "begin") recount.beginMs = Math.max(recount.beginMs, item.ms);
-    if (item.kind === "gap") recount.gap(item.fromMs - MARGIN_MS, item.toMs);
+    if (item.kind === "gap") recount.gap(item.fromMs - MARGIN_MS, item.toMs + MARGIN_MS);
     if (item.kind !== "message") continue;
     const { message, shard } = item;
     await upTo(message.storedMs - LATE_MS);
