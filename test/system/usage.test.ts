@@ -96,7 +96,6 @@ faultTest("what was sent, the headers' sums, the closed table, the answer and wh
   expect(equal.out).toContain("235 records");
   expect(equal.out).toMatch(/EQUAL\n$/);
   expect((await ran(rig, [...verifyUntil(), "--tenant", "acme", "--json"])).out).toContain('"records":35');
-  expect((await ran(rig, ["usage", "show", "acme", "--by", "month", "--json"])).out).toContain('"totals":{"records":35,');
   const shown = (await ran(rig, ["usage", "show", "--service"])).out;
   for (const text of ["zürich", "records_per_day", "acme"]) expect(shown).toContain(text);
   expect((await ran(rig, ["usage", "what-if", "default", "records_per_month=150", "--zone", "UTC"])).out).toMatch(
@@ -108,22 +107,17 @@ faultTest("what was sent, the headers' sums, the closed table, the answer and wh
   await rig.sql(
     "INSERT INTO relog.usage SELECT tenant, quarter, service, records + 1, bytes, closed FROM relog.usage WHERE tenant = 'acme' AND service = 'web' LIMIT 1",
   );
-  const changed = await ran(rig, verifyUntil(), {}, 1);
-  expect(changed.out).toMatch(/closed: .* tenant acme service "web"/);
-  expect(changed.out).toContain("DIFFERENT: 1 of");
-  await rig.sql("ALTER TABLE relog.usage DELETE WHERE tenant = 'acme'", "mutations_sync=2");
-  await rig.sql("ALTER TABLE relog_g1.logs DELETE WHERE tenant = 'acme' AND service = 'api'", "mutations_sync=2");
-  const missing = await ran(rig, verifyUntil(), {}, 1);
-  expect(missing.out).toMatch(/closed: .* tenant acme service "api": 0 records, 0 bytes; the log says/);
-  expect(missing.out).toMatch(/live: .* tenant acme service "api": 0 records, 0 bytes; the log says/);
-  expect((await ran(rig, [...verifyUntil(), "--tenant", "default"])).out).toContain("EQUAL");
+  await rig.sql("ALTER TABLE relog_g1.logs DELETE WHERE tenant = 'acme' AND service = 'zürich'", "mutations_sync=2");
+  const damaged = await ran(rig, verifyUntil(), {}, 1);
+  expect(damaged.out).toMatch(/closed: .* tenant acme service "web"/);
+  expect(damaged.out).toMatch(/live: .* tenant acme service "zürich": 0 records, 0 bytes; the log says/);
+  expect(damaged.out).not.toContain("tenant default");
 });
 
 faultTest("usage outlives its records, and what is parked is not counted", async (rig) => {
   const env = { RELOG_RETENTION_DAYS: "1" };
   const gateway = await rig.gateway();
   await rig.projector({ ...LEASE, ...env });
-  // Half of these are of days whose time is over in an hour at the latest; the first 24 are kept for sure.
   const lines = [0, 0, 1].map((days) =>
     JSON.stringify({ message: "abc", service: "s", timestamp: new Date(Date.now() - days * 86_400_000).toISOString() }),
   );
