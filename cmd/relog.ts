@@ -18,6 +18,7 @@ import { command as rebuild } from "./relog/rebuild.ts";
 import { command as rehydrate } from "./relog/rehydrate.ts";
 import { command as tail } from "./relog/tail.ts";
 import { command as tenants } from "./relog/tenants.ts";
+import { command as usage } from "./relog/usage.ts";
 import { command as verify } from "./relog/verify.ts";
 import { command as version } from "./relog/version.ts";
 
@@ -33,6 +34,7 @@ const COMMANDS: Commands = {
   tenants,
   keys,
   limits,
+  usage,
   audit,
   "nats-auth": natsAuth,
   "check-config": checkConfig,

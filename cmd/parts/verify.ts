@@ -156,7 +156,7 @@ function leftBy(policy: Policy, bornMs: number): Expired {
 }
 
 /** What is parked, and what was parked and then dropped. */
-async function* lettersOf(nc: NatsConnection, site: string, generation: number, signal: AbortSignal): AsyncGenerator<Letter> {
+export async function* lettersOf(nc: NatsConnection, site: string, generation: number, signal: AbortSignal): AsyncGenerator<Letter> {
   yield* walkLetters(nc, site, generation, signal);
   const { born } = (await generationsRegister(nc, site).read()).value;
   const since = (tenant: string): number => Math.max(born[generation] ?? 0, born[bornKey(generation, tenant)] ?? 0);

@@ -96,6 +96,7 @@ const replayed = z.object({
     )
     .describe("Days on which something was over the limit."),
 });
+const whatIfShape = z.object({ ...about, limits: z.array(replayed) });
 const amount = z.coerce.number().pipe(z.int().min(1).max(Number.MAX_SAFE_INTEGER)).optional();
 
 export const USAGE_ENDPOINTS = {
@@ -133,7 +134,7 @@ export const USAGE_ENDPOINTS = {
       ingest_records_per_second: amount,
       ingest_bytes_per_second: amount.describe("Replayed over the bytes that usage counts, which are fewer than those of bodies."),
     }),
-    answer: z.object({ ...about, limits: z.array(replayed) }),
+    answer: whatIfShape,
     errors: ["not_found", "store_unavailable", "too_many_requests"],
   }),
 } as const;
@@ -141,4 +142,4 @@ export const USAGE_ENDPOINTS = {
 export type UsageQuery = z.infer<NonNullable<(typeof USAGE_ENDPOINTS)["usage"]["query"]>>;
 export type WhatIfQuery = z.infer<NonNullable<(typeof USAGE_ENDPOINTS)["whatIf"]["query"]>>;
 export type UsageAnswer = z.infer<typeof answer>;
-export type WhatIfAnswer = z.infer<(typeof USAGE_ENDPOINTS)["whatIf"]["answer"]>;
+export type WhatIfAnswer = z.infer<typeof whatIfShape>;
