@@ -6,6 +6,7 @@ import type { Service } from "../../lib/devstack/service.ts";
 import { register } from "../../lib/streams/cas.ts";
 import type { Rig } from "../fault/kit.ts";
 import { died, faultTest } from "../fault/kit.ts";
+import { at, envOf, markersIn, sealed, sendDay, within } from "../fault/rehydrate-kit.ts";
 import { ran } from "../fault/relog.ts";
 import { asked, ingested, LEASE, tenantKey } from "./tenants-kit.ts";
 
@@ -51,8 +52,10 @@ faultTest("everything of a deleted tenant leaves, nothing of another one does, a
   await ran(rig, ["rebuild"]);
   await rig.caughtUp(undefined, 2);
   const nc = await rig.nats();
-  await nc.jetstream().publish("dead.0.gone", "letter");
-  await nc.jetstream().publish("dead.0.kept", "letter");
+  const { streams } = await nc.jetstreamManager();
+  if (!(await streams.names().next()).includes("DEFERRED")) await streams.add({ name: "DEFERRED", subjects: ["deferred.>"] });
+  for (const subject of ["dead.0.gone", "dead.0.kept", "deferred.1.gone", "deferred.1.kept"])
+    await nc.jetstream().publish(subject, "letter");
   await register(nc, "gap.gone.x").write({}, 0);
   await register(nc, "gap.kept.x").write({}, 0);
   const before = await held(rig, "kept");
@@ -81,7 +84,7 @@ faultTest("everything of a deleted tenant leaves, nothing of another one does, a
         { table: "relog_g2.logs", rows },
       ],
       dead_letters: 1,
-      deferred: 0,
+      deferred: 1,
       registers: ["gap.gone.x"],
       remains: { archive: null },
     },
@@ -90,6 +93,7 @@ faultTest("everything of a deleted tenant leaves, nothing of another one does, a
   expect(Date.parse(last) - Date.parse(first)).toBeGreaterThan(86_400_000);
   expect(Date.parse(verified)).toBeGreaterThanOrEqual(Date.parse(deleted));
   expect(remains.streams.reduce((sum: number, { messages }: { messages: number }) => sum + messages, 0)).toBe(BATCHES);
+  expect((await streams.info("DEFERRED", { subjects_filter: ">" })).state.subjects).toEqual({ "deferred.1.kept": 1 });
   expect((await register(nc, "gap.kept.x").read())?.value).toEqual({});
   expect((await ran(rig, ["dead", "list", "--json"])).out).toContain('"tenant":"kept"');
   expect((await ran(rig, ["dead", "list", "--json"])).out).not.toContain('"tenant":"gone"');
@@ -126,6 +130,32 @@ faultTest("what is late is stored no more: a projector that was away, and messag
   expect((await held(rig, "kept"))[0]).toBe("1");
   await ran(rig, ["verify"]);
 });
+
+faultTest(
+  "tables from the archive lose it too, and none that is filled later has it; the certificate says what the archive keeps",
+  async (rig) => {
+    const env = envOf(rig);
+    await rig.projector(env);
+    const [gateway, query] = [await rig.gateway(env), await rig.service("query", env)];
+    await rig.service("scheduler", env);
+    const keys = { gone: await tenantKey(rig, query, "gone"), kept: await tenantKey(rig, query, "kept") };
+    for (const [tenant, key] of Object.entries(keys)) await ingested(gateway, key, { message: `the key of ${tenant} is known` });
+    const sent = [...(await sendDay(gateway, "gone", keys.gone, 0, 4)), ...(await sendDay(gateway, "kept", keys.kept, 0, 4))];
+    await sealed(rig);
+    const range = ["--since", at(0, 0), "--until", at(1, 0)];
+    await ran(rig, ["rehydrate", "may", ...range], env);
+    const of = (tenant?: string) => within(sent, at(0, 0), at(1, 0), tenant);
+    expect(await markersIn(rig, "archive_may")).toEqual(of());
+    expect((await asked(query, rig.key, "DELETE /v1/tenants/gone")).status).toBe(200);
+    const { certificates } = await certificate(rig, query, "gone");
+    expect(certificates[0].tables).toContainEqual({ table: "relog_archive.archive_may", rows: of("gone").length });
+    expect(certificates[0].remains.archive.records).toBeGreaterThanOrEqual(of("gone").length);
+    expect(certificates[0].remains.archive.segments).toBeGreaterThan(0);
+    expect(await markersIn(rig, "archive_may")).toEqual(of("kept"));
+    await ran(rig, ["rehydrate", "later", ...range], env);
+    expect(await markersIn(rig, "archive_later")).toEqual(of("kept"));
+  },
+);
 
 for (const step of ["waiting", "counting", "removing", "removed", "purged", "checking", "certifying", "certified"]) {
   faultTest(`a scheduler that is killed at ${step}: the next one goes on, and the certificate is the same`, async (rig) => {
