@@ -131,6 +131,24 @@ faultTest("what is late is stored no more: a projector that was away, and messag
   await ran(rig, ["verify"]);
 });
 
+faultTest("a projector that slept through deletion, removal and certificate stores nothing of it when it wakes up", async (rig) => {
+  const [gateway, query] = [await rig.gateway(), await rig.service("query")];
+  const projector = await rig.projector(LEASE);
+  const [gone, kept] = [await tenantKey(rig, query, "gone"), await tenantKey(rig, query, "kept")];
+  await filled(rig, gateway, gone);
+  projector.pause();
+  for (let late = 0; late < BATCHES; late++) await ingested(gateway, gone, '{"message":"late"}');
+  await ingested(gateway, kept, '{"message":"late"}');
+  expect((await asked(query, rig.key, "DELETE /v1/tenants/gone")).status).toBe(200);
+  await rig.service("scheduler", LEASE);
+  await certificate(rig, query, "gone");
+  projector.resume();
+  await rig.caughtUp();
+  expect(await held(rig, "gone")).toEqual(["0", "0"]);
+  expect((await held(rig, "kept"))[0]).toBe("1");
+  await ran(rig, ["verify"]);
+});
+
 faultTest(
   "tables from the archive lose it too, and none that is filled later has it; the certificate says what the archive keeps",
   async (rig) => {
