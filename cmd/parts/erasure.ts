@@ -46,16 +46,22 @@ export function erasing(parts: Projection, directory: Directory, run: Run, keepM
     const [database, table] = name.split(".") as [string, string];
     return { database, table };
   };
+  // Asked every second, of accounts that hardly change.
+  let open: { readonly position: number; readonly tombstones: readonly Tombstone[] } | undefined;
+  const openAt = (position: number): readonly Tombstone[] => {
+    if (open?.position !== position) open = { position, tombstones: tombstones(directory, site) };
+    return open.tombstones;
+  };
   return {
     site,
     clock: systemClock,
     owner: `${parts.owner}/erasure`,
     leaseMs,
-    open: () => tombstones(directory, site),
+    open: () => openAt(directory.position),
     register: seat,
     async tidy() {
-      const open = new Set(tombstones(directory, site).map(({ tenant }) => erasureKey(site, tenant)));
-      for (const key of await keysOf(nc, erasureKey(site, "*"))) if (!open.has(key)) await forget(nc, key);
+      const wanted = new Set(tombstones(directory, site).map(({ tenant }) => erasureKey(site, tenant)));
+      for (const key of await keysOf(nc, erasureKey(site, "*"))) if (!wanted.has(key)) await forget(nc, key);
     },
     forget: (tenant) => forget(nc, erasureKey(site, tenant)),
     unaware: (seq, signal) => unaware(parts, seq, signal),

@@ -1,7 +1,7 @@
 // The register of generations seen from a process: whether it was lost, and what a projector does with it.
 //
 // Promises: a projector that finds no register never begins the first generation beside others that hold rows: it waits,
-// says so, and stays ready; it notes its retention in the register once when it starts, and again when a new register has none.
+// says so, and stays ready; it notes the retention of its settings in the register once when it starts, and again when a new register has none.
 
 import { messageOf } from "../../lib/base/errors.ts";
 import type { Health } from "../../lib/base/health.ts";
@@ -109,7 +109,7 @@ export class Pointer {
     });
     if (away) return;
     this.#noted = true;
-    if (before !== undefined) this.#ports.log.info({ before, now: this.#own }, "the retention that is written into rows");
+    if (before !== undefined) this.#ports.log.info({ before, now: this.#own }, "the retention of tenants whose accounts say none");
   }
 
   #tell(lost: string | undefined): void {

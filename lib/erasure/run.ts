@@ -123,8 +123,8 @@ async function counted(ports: ErasurePorts, { tenant, first, last, deadLetters, 
 async function removed(ports: ErasurePorts, claim: Claim<Erasure>, stop: AbortSignal): Promise<string | undefined> {
   const { tenant, counted } = claim.value;
   for (const { table, rows } of counted) {
-    // A removal that an earlier runner began goes on by itself.
-    if (rows > 0 && (await ports.removal(table)) === undefined) await ports.remove(table, tenant);
+    // Also when an earlier runner has: what is asked for twice does no harm.
+    if (rows > 0) await ports.remove(table, tenant);
   }
   for (const { table } of counted) {
     for (let why = await ports.removal(table); why !== undefined; why = await ports.removal(table)) {
@@ -141,23 +141,16 @@ async function removed(ports: ErasurePorts, claim: Claim<Erasure>, stop: AbortSi
   return undefined;
 }
 
-/** Counts again: whatever is found begins another round, and adds to what was removed. */
-async function checked(ports: ErasurePorts, job: Erasure): Promise<Partial<Erasure>> {
-  const { tenant, counted } = job;
-  const before = new Map(counted.map(({ table, rows }) => [table, rows]));
+/** Counts again. Whatever is found came after the removal began, which has taken all that was counted: it begins another round. */
+async function checked(ports: ErasurePorts, { tenant, counted, removed }: Erasure): Promise<Partial<Erasure>> {
   let left = 0;
-  const gone: Found[] = [];
   for (const table of await ports.tables()) {
     const there = await ports.rows(table, tenant);
     left += there.rows + there.counted;
-    gone.push({ table, rows: Math.max(0, (before.get(table) ?? 0) - there.rows) });
-    before.delete(table);
   }
-  // Tables that were dropped meanwhile are without its rows too.
-  for (const [table, rows] of before) gone.push({ table, rows });
   const { deadLetters, deferred } = await ports.messages(tenant);
   const again = left + deadLetters + deferred > 0;
-  return { phase: again ? "counting" : "certifying", counted: [], removed: added(job.removed, gone) };
+  return { phase: again ? "counting" : "certifying", counted: [], removed: added(removed, counted) };
 }
 
 async function certificateOf(ports: ErasurePorts, job: Erasure): Promise<Certified> {

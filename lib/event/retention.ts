@@ -1,4 +1,4 @@
-// How long records stay in the tables: retention classes in whole days, by tenant.
+// How long records stay in the tables: retention classes in whole days, by tenant: the account's, else the settings'.
 //
 // Promises: a record leaves with its day (UTC, by its own timestamp) and its class, as a whole partition; what has left the
 // tables may still be in the streams and the archive, but no rebuild brings it back.
@@ -14,7 +14,7 @@ export const retentionSettings = {
     "0",
     [0, 36_500],
     "days",
-    "how long records stay searchable, counted from their own timestamp's day; 0 keeps them for ever",
+    "how long records stay searchable, counted from their own timestamp's day; 0 keeps them for ever; retention_days of a tenant comes first",
   ),
   retentionTenants: text(
     "RELOG_RETENTION_TENANTS",

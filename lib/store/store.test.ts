@@ -97,6 +97,14 @@ describe("inserts", () => {
     expect(await count()).toBe(30);
   });
 
+  it("give each tenant's rows their class, also of as many tenants as a plan may have", async () => {
+    const named = Array.from({ length: 1_500 }, (_, i) => [`${"t".repeat(59)}${String(i).padStart(4, "0")}`, 10_000 + i] as const);
+    const classes = { days: 30, tenants: { ...Object.fromEntries(named), acme: 7 } };
+    expect((await inserter(clickhouse)({ ...request("classes", [await frame(3, 500)], 3), classes })).kind).toBe("stored");
+    expect(await ask(`SELECT groupArray(retention) FROM ${database}.logs WHERE line >= 500`)).toBe("[7,7,7]");
+    await ask(`ALTER TABLE ${database}.logs DELETE WHERE line >= 500 SETTINGS mutations_sync = 2`);
+  });
+
   it("presence lists every line that is there, twice when it is there twice", async () => {
     const lines = await presence(clickhouse)({ database, tenants: ["acme"], batches: [BATCH, "none"], ...RANGE });
     expect([...lines.keys()]).toEqual([BATCH]);

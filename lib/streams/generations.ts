@@ -35,7 +35,7 @@ const generations = z.object({
   dropping: z.array(z.number().int()).default([]),
   /** When each generation was begun, milliseconds since the epoch: what is older and bears its number was of another one. */
   born: z.record(z.string(), z.number()).default({}),
-  /** The retention that the projectors write into rows, as lib/event/retention.ts puts it into words; empty before the first one started. */
+  /** The retention of the projectors' settings, for tenants whose accounts say none, as lib/event/retention.ts puts it into words; empty before the first one started. */
   retention: z.string().default(""),
   /** Counts writes, so that no two written values are equal. */
   writes: z.number().int(),
