@@ -84,20 +84,23 @@ export class Guard<C extends OpenConnection> {
   async turn(): Promise<void> {
     const now = this.#clock.monotonicMs();
     const due = [...this.#due].filter(([, times]) => times[0]! <= now).map(([name]) => name);
-    const done = await Promise.allSettled(due.map((name) => this.#look(name, now)));
-    const failed = done.find(({ status }) => status === "rejected");
+    // A look at everything is one at each name.
+    const looks = due.includes(ALL) ? [this.#look(ALL, due, now)] : due.map((name) => this.#look(name, [name], now));
+    const failed = (await Promise.allSettled(looks)).find(({ status }) => status === "rejected");
     if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
   }
 
-  async #look(name: string, now: number): Promise<void> {
+  /** @param done what is not due any more afterwards */
+  async #look(name: string, done: readonly string[], now: number): Promise<void> {
     const strangers = new Map<string, number>();
     await this.#ports.visit(name === ALL ? undefined : name, (connections) => this.#judge(connections, strangers, now));
-    const left = (this.#due.get(name) ?? []).filter((atMs) => atMs > now);
-    if (name === ALL) {
-      this.#strangers = strangers;
-      this.#due.set(ALL, left.length > 0 ? left : [now + SWEEP_MS]);
-    } else if (left.length > 0) this.#due.set(name, left);
-    else this.#due.delete(name);
+    if (name === ALL) this.#strangers = strangers;
+    for (const one of done) {
+      const left = (this.#due.get(one) ?? []).filter((atMs) => atMs > now);
+      if (left.length > 0) this.#due.set(one, left);
+      else if (one === ALL) this.#due.set(ALL, [now + SWEEP_MS]);
+      else this.#due.delete(one);
+    }
   }
 
   /** Milliseconds until something is due. */

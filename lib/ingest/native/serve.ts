@@ -2,14 +2,11 @@
 //
 // Promises: the same decoding, bounds and receipts as over HTTP; a plain JetStream publish and a request both work;
 // `Nats-Msg-Id` (or `Idempotency-Key`) is the producer's idempotency key; a publish that nobody waits for is stored all
-// the same, and what goes wrong with it is counted and logged. The answer is published with the gateway's rights, so a reply
-// outside the tenant's own inboxes is never written to, and its message is not stored: a producer could not learn whether
-// it was, and would send it again.
+// the same, and what goes wrong with it is counted and logged.
 
 import type { Values } from "../../base/config.ts";
 import { errorBody, RelogError, toRelogError } from "../../base/errors.ts";
 import type { Principal } from "../../base/principal.ts";
-import { seldom } from "../../base/seldom.ts";
 import type { Telemetry } from "../../base/telemetry.ts";
 import type { Accept } from "../accept.ts";
 import type { Admission } from "../admit.ts";
@@ -30,12 +27,7 @@ export interface NativeRequest {
 /** Whose subject this is; undefined when no tenant has that name, or it may not send. */
 export type SubjectTenant = (tenant: string) => Principal | undefined;
 
-/** Whether a reply is heard by this tenant alone. */
-export type OwnReply = (reply: string, tenant: string) => boolean;
-
 const SOURCE = "nats";
-const REPLY_CHARS_LOGGED = 100;
-const SAID_EVERY_MS = 1_000;
 
 /** JetStream's numbers for what our codes mean, so that its clients retry what is worth it. Source: nats-server, server/errors.json. */
 const JETSTREAM_CODES: Readonly<Record<number, number>> = { 400: 10_003, 413: 10_054, 422: 10_003, 429: 10_167, 503: 10_008 };
@@ -43,20 +35,14 @@ const JETSTREAM_CODES: Readonly<Record<number, number>> = { 400: 10_003, 413: 10
 /** @returns the handler of a request on `ingest.<tenant>`: its answer is a PubAck with the receipt's fields beside */
 export function nativeIngest(
   tenantOf: SubjectTenant,
-  isOwnReply: OwnReply,
   accept: Accept,
   admission: Admission,
   settings: Values<typeof bodySettings>,
   telemetry: Telemetry,
-): (request: NativeRequest) => Promise<Record<string, unknown> | undefined> {
+): (request: NativeRequest) => Promise<Record<string, unknown>> {
   const fieldMapOf = fieldMaps();
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
 
-  const foreign = telemetry.counter(
-    "relog_nats_replies_refused_total",
-    "Messages not taken: their reply was to none of the tenant's own inboxes.",
-  );
-  const sayForeign = seldom(SAID_EVERY_MS, () => performance.now());
   const latency = ingestLatency(telemetry);
 
   async function store(request: NativeRequest): Promise<Record<string, unknown>> {
@@ -87,18 +73,6 @@ export function nativeIngest(
   }
 
   return async (request) => {
-    const { subject, reply } = request;
-    if (reply !== undefined && !isOwnReply(reply, subject.slice("ingest.".length))) {
-      foreign.inc();
-      requests.inc({ source: SOURCE, outcome: "forbidden" });
-      const said = sayForeign();
-      if (said !== undefined)
-        telemetry.log.warn(
-          { subject, reply: reply.slice(0, REPLY_CHARS_LOGGED), unsaid: said.since },
-          "a NATS message was not taken: its reply is to no inbox of its tenant",
-        );
-      return undefined;
-    }
     const end = latency.startTimer({ source: SOURCE });
     try {
       const answer = await store(request);
@@ -107,7 +81,8 @@ export function nativeIngest(
     } catch (thrown) {
       const error = toRelogError(thrown);
       requests.inc({ source: SOURCE, outcome: error.code });
-      if (error.code === "internal" || reply === undefined) telemetry.log.error({ err: thrown, subject }, "a NATS publish was not stored");
+      if (error.code === "internal" || request.reply === undefined)
+        telemetry.log.error({ err: thrown, subject: request.subject }, "a NATS publish was not stored");
       const { status } = error.entry;
       return {
         error: {
