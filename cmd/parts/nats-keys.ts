@@ -101,9 +101,9 @@ function guard(
     visit: async (user: string | undefined, visit: (found: readonly Connection[]) => Promise<void>) =>
       await visitConnections(await connected(), user, visit),
     end: async (connection: Connection) => await endConnection(await connected(), connection),
-    ended(tenant: string, keyId: string) {
-      kicked.inc();
-      log.info({ tenant, keyId }, "a connection to NATS was ended: its key has");
+    ended(tenant: string, keyId: string, connections: number) {
+      kicked.inc(connections);
+      log.info({ tenant, keyId, connections }, "connections to NATS were ended: their key has");
     },
     state(why: string | undefined) {
       health.warn("nats-keys", why && `NATS connections of ended keys cannot be looked for as ${settings.systemUser}: ${why}`);

@@ -22,6 +22,7 @@ const LOOKS_MS = [0, 150, 500, 2_500] as const;
 const SOON_MS = 2 * SWEEP_MS;
 const RETRY_MS = 250;
 const NAMES_MAX = 16;
+const ENDS_AT_ONCE = 100;
 /** The directory looks at the stream every second. */
 const STRANGE_MS = 5_000;
 /** Stands for the connections of every name. */
@@ -35,8 +36,8 @@ export interface GuardPorts<C extends OpenConnection> {
   /** Shows all connections, or those of one name. */
   visit(user: string | undefined, visit: (connections: readonly C[]) => Promise<void>): Promise<void>;
   end(connection: C): Promise<void>;
-  /** Told of each connection that was ended. */
-  ended(tenant: string, keyId: string): void;
+  /** Told of each key whose connections were ended, and of how many. */
+  ended(tenant: string, keyId: string, connections: number): void;
   /** Why connections cannot be looked through or ended now; undefined when they can again. */
   state(why: string | undefined): void;
 }
@@ -143,10 +144,22 @@ export class Guard<C extends OpenConnection> {
           hold satisfies never;
       }
     }
-    for (const connection of over) {
+    await this.#endAll(over);
+  }
+
+  async #endAll(over: readonly C[]): Promise<void> {
+    const ended = new Map<string, number>();
+    const end = async (connection: C): Promise<void> => {
       await this.#ports.end(connection);
-      const { tenant, keyId } = holderOf(connection.user)!;
-      this.#ports.ended(tenant, keyId);
+      ended.set(connection.user, (ended.get(connection.user) ?? 0) + 1);
+    };
+    try {
+      for (let from = 0; from < over.length; from += ENDS_AT_ONCE) await Promise.all(over.slice(from, from + ENDS_AT_ONCE).map(end));
+    } finally {
+      for (const [user, connections] of ended) {
+        const { tenant, keyId } = holderOf(user)!;
+        this.#ports.ended(tenant, keyId, connections);
+      }
     }
   }
 }
