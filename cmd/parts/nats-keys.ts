@@ -6,6 +6,7 @@ import type { NatsOutcome } from "../../lib/accounts/nats.ts";
 import { NatsAccess, natsDecision } from "../../lib/accounts/nats.ts";
 import { systemClock } from "../../lib/base/clock.ts";
 import type { Values } from "../../lib/base/config.ts";
+import { RelogError } from "../../lib/base/errors.ts";
 import type { Health } from "../../lib/base/health.ts";
 import { sleep } from "../../lib/base/loop.ts";
 import { SCOPES } from "../../lib/base/principal.ts";
@@ -91,7 +92,10 @@ function guard(
   const connected = async (): Promise<NatsConnection> => {
     system ??= connectSystem(settings, settings, "gateway");
     try {
-      return await system;
+      const nc = await system;
+      // A client whose login is refused twice gives up.
+      if (nc.isClosed()) throw new RelogError("stream_unavailable", "the connection was closed");
+      return nc;
     } catch (error) {
       system = undefined;
       throw error;
