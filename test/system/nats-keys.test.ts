@@ -163,6 +163,32 @@ faultTest("without a gateway nobody new is let in and clients try again; what en
   await back.close();
 });
 
+faultTest("a client as it comes is back after a restart of NATS, and so is the end of its connection", async (rig) => {
+  const { keys } = await begin(rig);
+  const made = await keys.key("acme");
+  await open(rig, made.key);
+  const nc = await producer(rig.stack, "acme", made.key, { reconnectTimeWait: 250 });
+  rig.use({ [Symbol.asyncDispose]: () => nc.close() });
+  expect(await send(nc)).toBe(1);
+  rig.stack.nats[0]!.kill("SIGKILL");
+  await waitFor("it to be gone", () => (rig.stack.nats[0]!.running ? undefined : true));
+  rig.stack.nats[0]!.start();
+  await rig.stack.ready();
+  await waitFor("a receipt", async () => ((await send(nc).catch(() => 0)) === 1 ? true : undefined), 30_000);
+  const revoke = async () => await keys.run("acme", { type: "revoke_key", key: made.id, reason: "" }, ME);
+  await waitFor(
+    "the revocation",
+    () =>
+      revoke().then(
+        () => true as const,
+        () => undefined,
+      ),
+    30_000,
+  );
+  // It comes back twice, is refused twice, and gives up.
+  await ended(nc);
+});
+
 faultTest("another bootstrap key ends the connections of the one before", async (rig) => {
   const first = await rig.gateway();
   const before = await open(rig, rig.key, "default");
