@@ -15,6 +15,7 @@ import { acceptor, acceptSettings } from "../lib/ingest/accept.ts";
 import { admission, admitSettings } from "../lib/ingest/admit.ts";
 import { bodySettings } from "../lib/ingest/body.ts";
 import { ingestApi } from "../lib/ingest/gateway.ts";
+import { ownRepliesOnly } from "../lib/ingest/native/replies.ts";
 import { nativeIngest } from "../lib/ingest/native/serve.ts";
 import type { Tenancy } from "../lib/ingest/tenancy.ts";
 import { tenantLimitSettings } from "../lib/limits/values.ts";
@@ -95,8 +96,8 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
   );
   const natsKeys = stack.use(openNatsKeys(settings, nc, accounts, health, telemetry, signal));
   const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry, tenancy);
-  const handle = nativeIngest(natsKeys.tenantOf, natsKeys.isOwnReply, accept, admitted, settings, telemetry, tenancy);
-  stack.use(serveQueue(nc, SUBJECTS.ingest("*"), "gateways", telemetry.log, handle));
+  const handle = nativeIngest(natsKeys.tenantOf, accept, admitted, settings, telemetry, tenancy);
+  stack.use(serveQueue(nc, SUBJECTS.ingest("*"), "gateways", telemetry.log, ownRepliesOnly(natsKeys.isOwnReply, telemetry, handle)));
   front.app = withContractErrors(new Hono().route("/", healthApp).route("/", api), telemetry.log);
   // Calls under way are answered while NATS is still there; closing the server twice is harmless.
   stack.defer(() => server[Symbol.asyncDispose]());

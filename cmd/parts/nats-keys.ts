@@ -6,13 +6,15 @@ import type { NatsOutcome } from "../../lib/accounts/nats.ts";
 import { NatsAccess, natsDecision } from "../../lib/accounts/nats.ts";
 import { systemClock } from "../../lib/base/clock.ts";
 import type { Values } from "../../lib/base/config.ts";
+import { RelogError } from "../../lib/base/errors.ts";
 import type { Health } from "../../lib/base/health.ts";
 import { sleep } from "../../lib/base/loop.ts";
 import { SCOPES } from "../../lib/base/principal.ts";
 import { seldom } from "../../lib/base/seldom.ts";
 import type { Telemetry } from "../../lib/base/telemetry.ts";
 import { isOwnReply } from "../../lib/event/inbox.ts";
-import type { OwnReply, SubjectTenant } from "../../lib/ingest/native/serve.ts";
+import type { OwnReply } from "../../lib/ingest/native/replies.ts";
+import type { SubjectTenant } from "../../lib/ingest/native/serve.ts";
 import type { calloutSettings } from "../../lib/streams/auth-callout.ts";
 import { serveAuthCallout } from "../../lib/streams/auth-callout.ts";
 import type { NatsConnection, natsSettings } from "../../lib/streams/connection.ts";
@@ -90,7 +92,10 @@ function guard(
   const connected = async (): Promise<NatsConnection> => {
     system ??= connectSystem(settings, settings, "gateway");
     try {
-      return await system;
+      const nc = await system;
+      // A client whose login is refused twice gives up.
+      if (nc.isClosed()) throw new RelogError("stream_unavailable", "the connection was closed");
+      return nc;
     } catch (error) {
       system = undefined;
       throw error;
@@ -100,9 +105,9 @@ function guard(
     visit: async (user: string | undefined, visit: (found: readonly Connection[]) => Promise<void>) =>
       await visitConnections(await connected(), user, visit),
     end: async (connection: Connection) => await endConnection(await connected(), connection),
-    ended(tenant: string, keyId: string) {
-      kicked.inc();
-      log.info({ tenant, keyId }, "a connection to NATS was ended: its key has");
+    ended(tenant: string, keyId: string, connections: number) {
+      kicked.inc(connections);
+      log.info({ tenant, keyId, connections }, "connections to NATS were ended: their key has");
     },
     state(why: string | undefined) {
       health.warn("nats-keys", why && `NATS connections of ended keys cannot be looked for as ${settings.systemUser}: ${why}`);

@@ -1,6 +1,5 @@
 // How usage is verified: the log as projections read it, minus what is parked, against both tables.
 
-import { Directory } from "../../lib/accounts/directory.ts";
 import { systemClock } from "../../lib/base/clock.ts";
 import { RelogError } from "../../lib/base/errors.ts";
 import { isExpired } from "../../lib/event/retention.ts";
@@ -9,7 +8,6 @@ import { QUARTER_MS, usageStore } from "../../lib/store/usage.ts";
 import type { UsageVerification } from "../../lib/usage/verify.ts";
 import { verifyUsage } from "../../lib/usage/verify.ts";
 import { Letters } from "../../lib/verify/letters.ts";
-import { readerInto } from "./accounts.ts";
 import type { Projection } from "./projection.ts";
 import { liveLag } from "./rebuild.ts";
 import { shardSource } from "./source.ts";
@@ -35,7 +33,7 @@ export async function verifyingUsage(
   signal: AbortSignal,
   progress?: (records: number) => void,
 ): Promise<UsageVerification> {
-  const { nc, clickhouse, settings, retention, library } = parts;
+  const { nc, clickhouse, settings, policy, library } = parts;
   const { site, shards, cluster } = settings;
   const store = usageStore(clickhouse, cluster);
   const generation = await liveGeneration(nc, site);
@@ -46,8 +44,7 @@ export async function verifyingUsage(
   const until = quarterAt(untilMs ?? closedUntilMs);
   const since = quarterAt(sinceMs ?? Math.max(0, until - BACK_MS));
   if (until <= since) throw new RelogError("bad_request", "nothing is closed in that time: the scheduler closes usage, or give --until");
-  const directory = new Directory(systemClock);
-  await readerInto(nc, directory).toEnd();
+  await policy.refresh();
   const letters = await Letters.read(lettersOf(nc, site, generation, signal));
   const log = wholeLog(nc, library);
   const options = { library, timeoutMs: settings.requestTimeoutMs, history: true, skipMissing: true };
@@ -60,8 +57,8 @@ export async function verifyingUsage(
         sources[shard]!.read(created, from, bounds),
     },
     parked: (shard: number, seq: number, batch: string) => letters.of(shard, seq, batch),
-    expired: (of: string, timestampNs: bigint, atMs: number) => isExpired(retention, of, timestampNs, atMs),
-    removed: (of: string) => directory.known(of).account.status === "deleted",
+    expired: (of: string, timestampNs: bigint, atMs: number) => isExpired(policy, of, timestampNs, atMs),
+    removed: policy.isDeleted,
     stored: (fromMs: number, toMs: number) => store.stored(generation, tenant, fromMs, toMs),
     pace: pacer(rate, { clock: systemClock, liveLagMs: liveLag(parts) }),
     nowMs: systemClock.now,

@@ -22,6 +22,7 @@ const LOOKS_MS = [0, 150, 500, 2_500] as const;
 const SOON_MS = 2 * SWEEP_MS;
 const RETRY_MS = 250;
 const NAMES_MAX = 16;
+const ENDS_AT_ONCE = 100;
 /** The directory looks at the stream every second. */
 const STRANGE_MS = 5_000;
 /** Stands for the connections of every name. */
@@ -35,8 +36,8 @@ export interface GuardPorts<C extends OpenConnection> {
   /** Shows all connections, or those of one name. */
   visit(user: string | undefined, visit: (connections: readonly C[]) => Promise<void>): Promise<void>;
   end(connection: C): Promise<void>;
-  /** Told of each connection that was ended. */
-  ended(tenant: string, keyId: string): void;
+  /** Told of each key whose connections were ended, and of how many. */
+  ended(tenant: string, keyId: string, connections: number): void;
   /** Why connections cannot be looked through or ended now; undefined when they can again. */
   state(why: string | undefined): void;
 }
@@ -84,20 +85,23 @@ export class Guard<C extends OpenConnection> {
   async turn(): Promise<void> {
     const now = this.#clock.monotonicMs();
     const due = [...this.#due].filter(([, times]) => times[0]! <= now).map(([name]) => name);
-    const done = await Promise.allSettled(due.map((name) => this.#look(name, now)));
-    const failed = done.find(({ status }) => status === "rejected");
+    // A look at everything is one at each name.
+    const looks = due.includes(ALL) ? [this.#look(ALL, due, now)] : due.map((name) => this.#look(name, [name], now));
+    const failed = (await Promise.allSettled(looks)).find(({ status }) => status === "rejected");
     if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
   }
 
-  async #look(name: string, now: number): Promise<void> {
+  /** @param done what is not due any more afterwards */
+  async #look(name: string, done: readonly string[], now: number): Promise<void> {
     const strangers = new Map<string, number>();
     await this.#ports.visit(name === ALL ? undefined : name, (connections) => this.#judge(connections, strangers, now));
-    const left = (this.#due.get(name) ?? []).filter((atMs) => atMs > now);
-    if (name === ALL) {
-      this.#strangers = strangers;
-      this.#due.set(ALL, left.length > 0 ? left : [now + SWEEP_MS]);
-    } else if (left.length > 0) this.#due.set(name, left);
-    else this.#due.delete(name);
+    if (name === ALL) this.#strangers = strangers;
+    for (const one of done) {
+      const left = (this.#due.get(one) ?? []).filter((atMs) => atMs > now);
+      if (left.length > 0) this.#due.set(one, left);
+      else if (one === ALL) this.#due.set(ALL, [now + SWEEP_MS]);
+      else this.#due.delete(one);
+    }
   }
 
   /** Milliseconds until something is due. */
@@ -140,10 +144,22 @@ export class Guard<C extends OpenConnection> {
           hold satisfies never;
       }
     }
-    for (const connection of over) {
+    await this.#endAll(over);
+  }
+
+  async #endAll(over: readonly C[]): Promise<void> {
+    const ended = new Map<string, number>();
+    const end = async (connection: C): Promise<void> => {
       await this.#ports.end(connection);
-      const { tenant, keyId } = holderOf(connection.user)!;
-      this.#ports.ended(tenant, keyId);
+      ended.set(connection.user, (ended.get(connection.user) ?? 0) + 1);
+    };
+    try {
+      for (let from = 0; from < over.length; from += ENDS_AT_ONCE) await Promise.all(over.slice(from, from + ENDS_AT_ONCE).map(end));
+    } finally {
+      for (const [user, connections] of ended) {
+        const { tenant, keyId } = holderOf(user)!;
+        this.#ports.ended(tenant, keyId, connections);
+      }
     }
   }
 }

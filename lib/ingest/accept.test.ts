@@ -69,15 +69,7 @@ function house(fault: (n: number) => "before" | "after" | undefined = () => unde
   const accept = acceptor(SETTINGS, SHARDS, append, envelopeAt, { now: () => NOW_MS, monotonicMs: () => 0 }, telemetry, tenancy);
   const who = { tenant: "acme", keyId: "k", scopes: SCOPES };
   const app = ingestApi((key) => (key === "k" ? who : undefined), accept, admitted, BODY, telemetry, tenancy);
-  const native = nativeIngest(
-    (tenant) => (tenant === "acme" ? who : undefined),
-    () => true,
-    accept,
-    admitted,
-    BODY,
-    telemetry,
-    tenancy,
-  );
+  const native = nativeIngest((tenant) => (tenant === "acme" ? who : undefined), accept, admitted, BODY, telemetry, tenancy);
   const post = async (body: string | Uint8Array, headers: Record<string, string> = {}) => {
     const response = await app.request("/v1/ingest", {
       method: "POST",
@@ -205,7 +197,7 @@ it("calls that run interleaved, good and failing, HTTP and NATS, never see each 
       const headers = { ...encoding, "idempotency-key": mark };
       if (i % 4 === 0) {
         const header = (name: string) => (headers as Record<string, string>)[name];
-        if ((await native({ subject: "ingest.acme", payload: encoded, header, reply: "_INBOX_acme.1" }))?.error === undefined) break;
+        if ((await native({ subject: "ingest.acme", payload: encoded, header, reply: "_INBOX_acme.1" })).error === undefined) break;
       } else if ((await post(encoded, headers)).status === 200) break;
     }
     wanted.set(mark, count);

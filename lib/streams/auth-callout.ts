@@ -38,6 +38,8 @@ const QUEUE = "gateways";
 const ACCOUNT = "$G";
 /** A client has one inbox, and some more while it reconnects. */
 const SUBSCRIPTIONS_MAX = 32;
+/** How far the clocks of servers and gateways may be apart. */
+const SKEW_MS = 10_000;
 /** max_payload of ops/nats/limits.conf. */
 const PAYLOAD_BYTES_MAX = 8 * 2 ** 20;
 
@@ -74,7 +76,7 @@ export function readQuestion(token: string, issuer: string, nowMs: number): Ques
   const claims = readJwt(token, "server");
   if (claims === undefined) return { fault: "it is not signed by a server" };
   if (claims.sub !== issuer) return { fault: "the server names another issuer: auth_callout and NATS_CALLOUT_SEED differ" };
-  if (typeof claims.exp !== "number" || (claims.exp + 1) * 1_000 < nowMs) return { fault: "it is too old" };
+  if (typeof claims.exp !== "number" || claims.exp * 1_000 + SKEW_MS < nowMs) return { fault: "it is too old" };
   const nats = object(claims.nats);
   const id = string(object(nats.server_id).id);
   const userKey = string(nats.user_nkey);

@@ -57,12 +57,19 @@ export async function visitConnections(
 ): Promise<void> {
   const reply = createInbox(INBOX_PREFIX);
   const gathered = Promise.withResolvers<void>();
-  const visits: Promise<void>[] = [];
+  const visits: Promise<{ readonly failed?: unknown }>[] = [];
   const subscription = nc.subscribe(reply, {
     callback(error, message) {
       const first = error === null ? readPage(message) : undefined;
       if (error !== null) gathered.reject(error);
-      if (first !== undefined) visits.push(whole(nc, user, first).then(visit));
+      if (first === undefined) return;
+      const visited = whole(nc, user, first).then(visit);
+      visits.push(
+        visited.then(
+          () => ({}),
+          (failed: unknown) => ({ failed }),
+        ),
+      );
     },
   });
   const timer = setTimeout(gathered.resolve, GATHER_MS);
@@ -74,8 +81,7 @@ export async function visitConnections(
     subscription.unsubscribe();
   }
   if (visits.length === 0) throw new Error("no nats-server lists its connections");
-  const failed = (await Promise.allSettled(visits)).find((one) => one.status === "rejected");
-  if (failed !== undefined) throw failed.reason;
+  for (const { failed } of await Promise.all(visits)) if (failed !== undefined) throw failed;
 }
 
 /** The connections of a server from its first page on. */

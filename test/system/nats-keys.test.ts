@@ -163,6 +163,32 @@ faultTest("without a gateway nobody new is let in and clients try again; what en
   await back.close();
 });
 
+faultTest("a client as it comes is back after a restart of NATS, and so is the end of its connection", async (rig) => {
+  const { keys } = await begin(rig);
+  const made = await keys.key("acme");
+  await open(rig, made.key);
+  const nc = await producer(rig.stack, "acme", made.key, { reconnectTimeWait: 250 });
+  rig.use({ [Symbol.asyncDispose]: () => nc.close() });
+  expect(await send(nc)).toBe(1);
+  rig.stack.nats[0]!.kill("SIGKILL");
+  await waitFor("it to be gone", () => (rig.stack.nats[0]!.running ? undefined : true));
+  rig.stack.nats[0]!.start();
+  await rig.stack.ready();
+  await waitFor("a receipt", async () => ((await send(nc).catch(() => 0)) === 1 ? true : undefined), 30_000);
+  const revoke = async () => await keys.run("acme", { type: "revoke_key", key: made.id, reason: "" }, ME);
+  await waitFor(
+    "the revocation",
+    () =>
+      revoke().then(
+        () => true as const,
+        () => undefined,
+      ),
+    30_000,
+  );
+  // It comes back twice, is refused twice, and gives up.
+  await ended(nc);
+});
+
 faultTest("another bootstrap key ends the connections of the one before", async (rig) => {
   const first = await rig.gateway();
   const before = await open(rig, rig.key, "default");
@@ -174,6 +200,36 @@ faultTest("another bootstrap key ends the connections of the one before", async 
   await ended(before);
   await refused(producer(rig.stack, "default", rig.key, ONCE));
   expect(await send(await open(rig, "relog_dev_another", "default"), "default")).toBe(1);
+});
+
+faultTest("where the server does not ask for keys only the installation's own tenant is taken at its word", async (rig) => {
+  const gateway = await rig.gateway({ NATS_CALLOUT_SEED: "" });
+  const { natsUrl: servers, natsUser: user, natsPassword: pass } = rig.stack;
+  const as = async (inboxPrefix: string): Promise<NatsConnection> => {
+    const nc = await connect({ servers, user, pass, inboxPrefix });
+    rig.use({ [Symbol.asyncDispose]: () => nc.close() });
+    return nc;
+  };
+  const [plain, acme] = [await as("_INBOX"), await as("_INBOX_acme")];
+  const keys = await keysOn(plain);
+  await keys.tenant("acme");
+  expect(await send(plain, "default")).toBe(1);
+  const { error } = (await acme.request("ingest.acme", "{}", { timeout: NEVER_MS })).json<{
+    error: { code: number; description: string };
+  }>();
+  expect(error).toMatchObject({ code: 403, description: expect.stringMatching(/^forbidden: .*ingest\.acme/) });
+  acme.publish("ingest.default", "{}", { reply: "logs.0.default" });
+  await waitFor("it to be refused", async () => ((await metric(gateway, "relog_nats_replies_refused_total")) === 1 ? true : undefined));
+  await refused(producer(rig.stack, "default", rig.key, ONCE));
+});
+
+faultTest("a gateway that may not end connections says so, and goes on", async (rig) => {
+  const gateway = await rig.gateway({ NATS_SYSTEM_PASSWORD: "wrong" });
+  await waitFor("the warning", async () => {
+    const { ready, warnings } = await rig.warnings(gateway);
+    return ready && /relog_system.*Authorization/.test(warnings["nats-keys"] ?? "") ? true : undefined;
+  });
+  expect(await send(await open(rig, rig.key, "default"), "default")).toBe(1);
 });
 
 faultTest(
@@ -189,8 +245,20 @@ faultTest(
         waitFor(`the key at ${servers}`, () => producer(rig.stack, "acme", made.key, { ...ONCE, servers }).catch(() => undefined), 30_000),
       ),
     );
-    expect(await Promise.all([send(one!), send(two!)])).toEqual([1, 1]);
-    await keys.run("acme", { type: "revoke_key", key: made.id, reason: "" }, ME);
+    // An election may have to end first.
+    const sent = async (nc: NatsConnection) =>
+      await waitFor("a receipt", async () => ((await send(nc).catch(() => 0)) === 1 ? true : undefined), 30_000);
+    expect(await Promise.all([sent(one!), sent(two!)])).toEqual([true, true]);
+    const revoke = async () => await keys.run("acme", { type: "revoke_key", key: made.id, reason: "" }, ME);
+    await waitFor(
+      "the revocation",
+      () =>
+        revoke().then(
+          () => true as const,
+          () => undefined,
+        ),
+      30_000,
+    );
     await Promise.all([ended(one!), ended(two!)]);
   },
   { natsNodes: 3, clickhouse: false },

@@ -2,14 +2,11 @@
 //
 // Promises: the same decoding, bounds and receipts as over HTTP; a plain JetStream publish and a request both work;
 // `Nats-Msg-Id` (or `Idempotency-Key`) is the producer's idempotency key; a publish that nobody waits for is stored all
-// the same, and what goes wrong with it is counted and logged. The answer is published with the gateway's rights, so a reply
-// outside the tenant's own inboxes is never written to, and its message is not stored: a producer could not learn whether
-// it was, and would send it again.
+// the same, and what goes wrong with it is counted and logged.
 
 import type { Values } from "../../base/config.ts";
 import { errorBody, RelogError, toRelogError } from "../../base/errors.ts";
 import type { Principal } from "../../base/principal.ts";
-import { seldom } from "../../base/seldom.ts";
 import type { Telemetry } from "../../base/telemetry.ts";
 import type { Accept } from "../accept.ts";
 import type { Admission } from "../admit.ts";
@@ -33,12 +30,7 @@ export interface NativeRequest {
 /** Whose subject this is; undefined when no tenant has that name, or it may not send. */
 export type SubjectTenant = (tenant: string) => Principal | undefined;
 
-/** Whether a reply is heard by this tenant alone. */
-export type OwnReply = (reply: string, tenant: string) => boolean;
-
 const SOURCE = "nats";
-const REPLY_CHARS_LOGGED = 100;
-const SAID_EVERY_MS = 1_000;
 
 /** JetStream's numbers for what our codes mean, so that its clients retry what is worth it. Source: nats-server, server/errors.json. */
 const JETSTREAM_CODES: Readonly<Record<number, number>> = { 400: 10_003, 413: 10_054, 422: 10_003, 429: 10_167, 503: 10_008 };
@@ -48,25 +40,18 @@ type Answer = Record<string, unknown>;
 /** @returns the handler of a request on `ingest.<tenant>`: its answer is a PubAck with the receipt's fields beside */
 export function nativeIngest(
   tenantOf: SubjectTenant,
-  isOwnReply: OwnReply,
   accept: Accept,
   admission: Admission,
   settings: Values<typeof bodySettings>,
   telemetry: Telemetry,
   tenancy: Pick<Tenancy, "limits" | "quotas"> = UNBOUNDED,
-): (request: NativeRequest) => Promise<Answer | undefined> {
+): (request: NativeRequest) => Promise<Answer> {
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
   const latency = ingestLatency(telemetry);
-  const refuseForeign = foreignReplies(telemetry);
   const store = storing(tenantOf, accept, admission, settings, tenancy);
 
   return async (request) => {
     const { subject, reply } = request;
-    if (reply !== undefined && !isOwnReply(reply, tenantIn(subject))) {
-      requests.inc({ source: SOURCE, outcome: "forbidden" });
-      refuseForeign(subject, reply);
-      return undefined;
-    }
     const end = latency.startTimer({ source: SOURCE });
     try {
       const answer = await store(request);
@@ -119,20 +104,6 @@ function storing(
     } finally {
       body.release();
     }
-  };
-}
-
-/** Counts messages whose reply is not the tenant's, and says so now and then. */
-function foreignReplies(telemetry: Telemetry): (subject: string, reply: string) => void {
-  const help = "Messages not taken: their reply was to none of the tenant's own inboxes.";
-  const foreign = telemetry.counter("relog_nats_replies_refused_total", help);
-  const say = seldom(SAID_EVERY_MS, () => performance.now());
-  return (subject, reply) => {
-    foreign.inc();
-    const said = say();
-    if (said === undefined) return;
-    const facts = { subject, reply: reply.slice(0, REPLY_CHARS_LOGGED), unsaid: said.since };
-    telemetry.log.warn(facts, "a NATS message was not taken: its reply is to no inbox of its tenant");
   };
 }
 
