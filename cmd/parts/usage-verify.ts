@@ -24,6 +24,7 @@ export interface UsageAsked {
 }
 
 const BACK_MS = 7 * 86_400_000;
+const AHEAD_MS = 3_600_000;
 const quarterAt = (ms: number): number => Math.floor(ms / QUARTER_MS) * QUARTER_MS;
 
 /** Recomputes usage and compares it. @throws RelogError bad_request when there is none to compare */
@@ -41,7 +42,8 @@ export async function verifyingUsage(
   if (lacking !== undefined) throw new RelogError("bad_request", lacking);
   await store.create();
   const closedUntilMs = await store.closedUntilMs();
-  const until = quarterAt(untilMs ?? closedUntilMs);
+  // Nothing was observed in the future, but clocks differ.
+  const until = quarterAt(Math.min(untilMs ?? closedUntilMs, systemClock.now() + AHEAD_MS));
   const since = quarterAt(sinceMs ?? Math.max(0, until - BACK_MS));
   if (until <= since) throw new RelogError("bad_request", "nothing is closed in that time: the scheduler closes usage, or give --until");
   await policy.refresh();

@@ -1,10 +1,11 @@
 // Usage from end to end: what was sent is what is closed, what the headers say, and what is recomputed from the log; and what
 // somebody changes in the tables is found.
 
+import { join } from "node:path";
 import { expect } from "vitest";
 import { waitFor } from "../../lib/base/loop.ts";
 import { readEnvelope } from "../../lib/event/envelope.ts";
-import { readStream } from "../../lib/streams/read.ts";
+import { readStream, streamState } from "../../lib/streams/read.ts";
 import type { Rig } from "../fault/kit.ts";
 import { faultTest } from "../fault/kit.ts";
 import { ran } from "../fault/relog.ts";
@@ -150,4 +151,33 @@ faultTest("usage outlives its records, and what is parked is not counted", async
   expect((await ran(rig, verifyUntil(), env, 1)).out).not.toContain("closed: ");
   await ran(rig, ["rebuild"], env);
   expect((await ran(rig, verifyUntil(), env)).out).toContain("EQUAL");
+});
+
+faultTest("usage is recomputed from the archive when the streams have let everything go, and what neither has is left out", async (rig) => {
+  const archive = join(rig.stack.dir, "archive");
+  const env = {
+    ...FAST,
+    RELOG_ARCHIVE: archive,
+    RELOG_ARCHIVE_SEGMENT_AGE: "500ms",
+    RELOG_ARCHIVE_POLL: "100ms",
+    RELOG_ARCHIVE_KEEP: "0s",
+    RELOG_ARCHIVE_TRIM: "500ms",
+  };
+  const gateway = await rig.gateway(env);
+  await rig.projector(env);
+  for (let i = 0; i < 4; i++) await send(gateway.url, rig.key, 10, i);
+  await rig.caughtUp();
+  const headers = await headersOf(rig);
+  await rig.service("scheduler", env);
+  const nc = await rig.nats();
+  for (const shard of [0, 1])
+    await waitFor(`stream ${shard} to be let go`, async () => (await streamState(nc, `LOGS_${shard}`)).messages === 0 || undefined, 60_000);
+  await untilClosed(rig, headers);
+  const equal = (await ran(rig, verifyUntil(), env)).out;
+  expect(equal).toContain("40 records");
+  expect(equal).toMatch(/EQUAL\n$/);
+  // Without the archive nothing is left to recompute from.
+  const { out } = await ran(rig, verifyUntil());
+  expect(out).toMatch(/left out: .*\n/);
+  expect(out).toContain(" 0 figures compared");
 });
