@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { expect, test } from "vitest";
 import { findNatsServer } from "../../lib/devstack/nats-find.ts";
-import { accountSigner, newAccountSeed } from "../../lib/streams/nkey.ts";
+import { accountSigner } from "../../lib/streams/nkey.ts";
 
 const read = (path: string): string => readFileSync(path, "utf8");
 const compose = read("compose.yaml");
@@ -76,13 +76,16 @@ test("every process runs from the image, and on a port that its health check ask
 });
 
 test("nats-server takes its production configuration, also with passwords that look like numbers", async () => {
+  const made = execFileSync(process.execPath, ["cmd/relog.ts", "nats-auth"], { stdio: "pipe" }).toString();
+  const [, seed, issuer] = /^seed (SA[A-Z2-7]{56})\nissuer (A[A-Z2-7]{55})\n$/.exec(made) ?? [];
+  expect(accountSigner(seed ?? "")?.publicKey).toBe(issuer);
   const binary = await findNatsServer(process.env);
   const env = {
     RELOG_NATS_NAME: "n1",
     RELOG_NATS_ZONE: '"az:1"',
     RELOG_NATS_PASSWORD: '"12"',
     RELOG_NATS_SYSTEM_PASSWORD: '"3e4"',
-    RELOG_NATS_CALLOUT_ISSUER: `"${accountSigner(newAccountSeed())!.publicKey}"`,
+    RELOG_NATS_CALLOUT_ISSUER: `"${issuer}"`,
   };
   const dir = mkdtempSync(join(tmpdir(), "relog-compose-"));
   const config = join(dir, "server.conf");
