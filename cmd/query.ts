@@ -34,7 +34,7 @@ import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
 import { followGenerations } from "../lib/streams/generations.ts";
 import { shardSettings } from "../lib/streams/topology.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
-import { queryTenancy } from "./parts/limits.ts";
+import { openSlots, queryTenancy } from "./parts/limits.ts";
 import { siteSettings } from "./parts/projection.ts";
 
 const settings = {
@@ -83,6 +83,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   );
   const accounts = openAccounts("query", values, health, telemetry);
   const { authenticate } = accounts;
+  const queries = openSlots("queries", accounts.directory, values, telemetry);
 
   // Receipts need NATS, SQL only needs to know once which generation is live: the connection is made beside.
   let nats: NatsConnection | undefined;
@@ -93,7 +94,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
     const onFault = (error: unknown): void => health.warn("generations", error === undefined ? undefined : messageOf(error));
     const operated = accounts.begin(nc, signal).then(() => ensureInstallation(accounts, values, telemetry, signal));
     const followed = followGenerations(nc, values.site, (now, revision) => live.changed(now, revision), onFault, signal);
-    return Promise.all([operated, followed]);
+    return Promise.all([operated, followed, queries.share(nc, signal)]);
   });
   connecting.catch((error: unknown) => log.error({ err: error }, "cannot connect to NATS"));
   stack.defer(() => nats?.close());
@@ -111,7 +112,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   const app = withContractErrors(new Hono(), log);
   app.route("/", healthRoutes(health, telemetry.registry));
   const sideTables = (tenant: string) => live.sideTables(tenant);
-  const tenancy = queryTenancy(accounts.directory, values);
+  const tenancy = queryTenancy(accounts.directory, queries.slots);
   const queryPorts = { authenticate, gate, select, liveDatabase, sideTables, tenancy };
   app.route("/", queryApi(queryPorts, values, values.sqlBytesMax, telemetry));
   app.route("/", receiptsApi(authenticate, receiptPorts()));

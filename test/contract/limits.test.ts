@@ -195,20 +195,25 @@ test("queries at once, of a tenant, a key and in its share of the process; then 
   const refused = await ask(who, "SELECT 1");
   expect(refused).toMatchObject({ status: 429, body: { error: { code: "too_many_queries", limit: "queries_at_once", value: 1 } } });
   expect([refused.headers.get("retry-after"), refused.headers.get("ratelimit")]).toEqual(["1", '"queries";r=0']);
+  // Another query service has heard of it.
+  const other = owned.use(await startService("query", relog.stack));
+  const elsewhere = () => call(other, who.key, "POST /v1/query", "SELECT 1");
+  await waitFor("the other service", async () => ((await elsewhere()).body.error?.limit === "queries_at_once" ? true : undefined));
   // Without limits of its own a tenant has half of the process's four.
-  const [free, other] = [await tenant({}), await tenant({})];
+  const [free, third] = [await tenant({}), await tenant({})];
   // Held on to: an answer that is collected as garbage is a query that is cancelled.
   const held = [await start(free), await start(free)];
   expect((await ask(free, "SELECT 1")).body.error).toMatchObject({
     code: "too_many_queries",
     message: expect.stringContaining("RELOG_TENANT_SHARE_MAX"),
   });
-  expect((await ask(other, "SELECT 1 AS one")).body).toEqual({ one: 1 });
+  expect((await ask(third, "SELECT 1 AS one")).body).toEqual({ one: 1 });
   expect(held.map(({ status, bodyUsed }) => [status, bodyUsed])).toEqual([
     [200, false],
     [200, false],
   ]);
   leave.abort();
+  await waitFor("room elsewhere", async () => ((await elsewhere()).status === 200 ? true : undefined));
   await waitFor("room", async () => ((await ask(who, "SELECT 1")).status === 200 ? true : undefined));
 });
 
