@@ -37,7 +37,7 @@ import { tailSettings } from "../lib/tail/limits.ts";
 import { usageApi } from "../lib/usage/api.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
 import { queryDocument } from "./parts/document.ts";
-import { queryTenancy, tailSlots } from "./parts/limits.ts";
+import { openSlots, queryTenancy } from "./parts/limits.ts";
 import { Metering } from "./parts/meter.ts";
 import { siteSettings } from "./parts/projection.ts";
 import { tails } from "./parts/tail.ts";
@@ -92,6 +92,8 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   const accounts = openAccounts("query", values, health, telemetry);
   const { authenticate } = accounts;
   const metering = new Metering(accounts, values.shards, false, health, telemetry);
+  const queries = openSlots("queries", accounts.directory, values, telemetry);
+  const opened = openSlots("tails", accounts.directory, values, telemetry);
 
   // Receipts need NATS, SQL only needs to know once which generation is live: the connection is made beside.
   let nats: NatsConnection | undefined;
@@ -103,7 +105,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
     const operated = accounts.begin(nc, signal).then(() => ensureInstallation(accounts, values, telemetry, signal));
     const followed = followGenerations(nc, values.site, (now, revision) => live.changed(now, revision), onFault, signal);
     const metered = operated.then(() => metering.begin(nc, signal));
-    return Promise.all([metered, followed]);
+    return Promise.all([metered, followed, queries.share(nc, signal), opened.share(nc, signal)]);
   });
   connecting.catch((error: unknown) => log.error({ err: error }, "cannot connect to NATS"));
   stack.defer(() => nats?.close());
@@ -121,11 +123,14 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   const app = withContractErrors(new Hono(), log);
   app.route("/", healthRoutes(health, telemetry.registry));
   const sideTables = (tenant: string) => live.sideTables(tenant);
-  const tenancy = queryTenancy(accounts.directory, values);
+  const tenancy = queryTenancy(accounts.directory, queries.slots);
   const queryPorts = { authenticate, gate, select, liveDatabase, sideTables, tenancy };
   app.route("/", queryApi(queryPorts, values, values.sqlBytesMax, telemetry));
   app.route("/", receiptsApi(authenticate, receiptPorts()));
-  app.route("/", tails(accounts, values, connected, telemetry, signal, tailSlots(accounts.directory, values)));
+  app.route(
+    "/",
+    tails(accounts, values, connected, telemetry, signal, (principal) => opened.slots.take(principal)),
+  );
   app.route("/", accountsApi(authenticate, accountsApiPorts("query", accounts, connected)));
   const windows = (tenant: string) => (metering.meter.ready ? metering.meter.windows(tenant) : undefined);
   const usage = usagePorts(usageStore(writer, values.cluster), accounts.directory, () => live.generation, windows);

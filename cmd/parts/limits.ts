@@ -23,6 +23,9 @@ import { gossip } from "../../lib/streams/gossip.ts";
 const USAGE_SUBJECT = "relog.used.limits";
 const FLUSH_EVERY_MS = 1_000;
 const SWEEP_EVERY_MS = 60_000;
+const MALFORMED_HELP = "messages of other processes' usage that could not be read";
+
+const processName = (): string => `${hostname()}/${process.pid}/${randomUUID()}`;
 
 /** Where the names of a tenant's attributes are remembered. */
 export const namesKey = (tenant: string): string => `names.${tenant}`;
@@ -47,9 +50,9 @@ export function openGatewayLimits(
   { log, counter, gauge }: Telemetry,
 ): GatewayLimits {
   const lookup = (tenant: string, keyId: string) => directory.limitsOf(tenant, keyId);
-  const from = `${hostname()}/${process.pid}/${randomUUID()}`;
+  const from = processName();
   const rates = new Rates(lookup, defaults, systemClock.monotonicMs);
-  const malformed = counter("relog_limits_malformed_total", "messages of other gateways' usage that could not be read");
+  const malformed = counter("relog_limits_malformed_total", MALFORMED_HELP);
   gauge("relog_limits_owners", "tenants and keys with buckets in memory", [], (one) => one.set(rates.size));
   const names = new AttributeNames(lookup, defaults, namesPorts(nc), systemClock, from, (error) =>
     health.warn("attribute names", messageOf(error)),
@@ -83,18 +86,43 @@ export function openGatewayLimits(
   };
 }
 
+/** Slots of one kind, counted over all query services from the moment that `share` has a connection. */
+export interface SharedSlots {
+  readonly slots: Slots;
+  /** Tells the others and listens to them until the signal aborts. */
+  share(nc: NatsConnection, signal: AbortSignal): Promise<void>;
+}
+
+export function openSlots(
+  kind: "queries" | "tails",
+  directory: Pick<Directory, "limitsOf">,
+  defaults: TenantLimitDefaults,
+  { log, counter }: Telemetry,
+): SharedSlots {
+  const lookup = (tenant: string, keyId: string) => directory.limitsOf(tenant, keyId);
+  const slots = new Slots(kind, lookup, defaults, systemClock.monotonicMs);
+  const malformed = counter("relog_limits_malformed_total", MALFORMED_HELP);
+  return {
+    slots,
+    async share(nc, signal) {
+      const from = processName();
+      using told = gossip(nc, `relog.used.${kind}`, log, (text) => {
+        if (!slots.hear(from, text)) malformed.inc();
+      });
+      const tell = async (): Promise<void> => {
+        const text = slots.tell(from);
+        if (text !== undefined) told.tell(text);
+      };
+      await every(TELL_EVERY_MS, tell, signal);
+    },
+  };
+}
+
 /** What the query service asks of tenants' limits. */
-export function queryTenancy(directory: Pick<Directory, "limitsOf">, defaults: TenantLimitDefaults): QueryTenancy {
-  const slots = new Slots("queries", (tenant, keyId) => directory.limitsOf(tenant, keyId), defaults);
+export function queryTenancy(directory: Pick<Directory, "limitsOf">, slots: Slots): QueryTenancy {
   return {
     limitsOf: ({ tenant, keyId }: Principal) => directory.limitsOf(tenant, keyId).tenant,
     slot: (principal) => slots.take(principal),
     fields: (principal) => slots.fields(principal),
   };
-}
-
-/** What a live tail takes of its tenant's and its key's limits. */
-export function tailSlots(directory: Pick<Directory, "limitsOf">, defaults: TenantLimitDefaults): (principal: Principal) => Disposable {
-  const slots = new Slots("tails", (tenant, keyId) => directory.limitsOf(tenant, keyId), defaults);
-  return (principal) => slots.take(principal);
 }

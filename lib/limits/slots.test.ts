@@ -11,7 +11,7 @@ it.each([
   ["queries", "queries_at_once", "too_many_queries"],
   ["tails", "tails_at_once", "too_many_tails"],
 ] as const)("%s: of the tenant and of the key, given back once", (kind, limit, code) => {
-  const slots = new Slots(kind, lookupOf({ a: { [limit]: 2 }, "a/k1": { [limit]: 1 } }), NO_DEFAULTS);
+  const slots = new Slots(kind, lookupOf({ a: { [limit]: 2 }, "a/k1": { [limit]: 1 } }), NO_DEFAULTS, () => 0);
   const first = slots.take(A1);
   expect(() => slots.take(A1)).toThrow(
     expect.objectContaining({ code, retryAfterS: 1, details: { limit, value: 1, of: "key" }, message: expect.stringContaining("key k1") }),
@@ -33,7 +33,7 @@ it.each([
 
 it("without limits anything goes, and what runs counts when a limit comes", () => {
   const limits: Record<string, object> = {};
-  const slots = new Slots("queries", lookupOf(limits), NO_DEFAULTS);
+  const slots = new Slots("queries", lookupOf(limits), NO_DEFAULTS, () => 0);
   const held = Array.from({ length: 50 }, () => slots.take(A1));
   expect(slots.fields(A1)).toEqual([]);
   limits.a = { queries_at_once: 3 };
@@ -44,10 +44,44 @@ it("without limits anything goes, and what runs counts when a limit comes", () =
 });
 
 it("the installation's limit counts where a tenant has none", () => {
-  const slots = new Slots("tails", lookupOf({ b: { tails_at_once: 5 } }), { ...NO_DEFAULTS, tailsAtOnce: 1 });
+  const slots = new Slots("tails", lookupOf({ b: { tails_at_once: 5 } }), { ...NO_DEFAULTS, tailsAtOnce: 1 }, () => 0);
   slots.take(A1);
   expect(() => slots.take(A2)).toThrow(/tenant "a" has 1 tails at once/);
   const [b] = [{ tenant: "b", keyId: "k" }];
   for (let i = 0; i < 5; i++) slots.take(b!);
   expect(() => slots.take(b!)).toThrow(/tenant "b"/);
+});
+
+it("what other processes run counts, until they say otherwise or fall silent", () => {
+  const clock = { ms: 0 };
+  const [p, q] = ["p", "q"].map(() => new Slots("queries", lookupOf({ a: { queries_at_once: 2 } }), NO_DEFAULTS, () => clock.ms));
+  const spread = (): void => {
+    for (const [from, slots] of [["p", p!] as const, ["q", q!] as const]) {
+      const text = slots.tell(from);
+      if (text !== undefined) for (const [own, each] of [["p", p!] as const, ["q", q!] as const]) expect(each.hear(own, text)).toBe(true);
+    }
+  };
+  expect(p!.tell("p")).toBeUndefined();
+  const [first, second] = [p!.take(A1), p!.take(A2)];
+  spread();
+  expect(() => q!.take(A1)).toThrow(/has 2 queries at once/);
+  expect(q!.fields(A1)[1]).toEqual(["RateLimit", '"queries";r=0']);
+  first[Symbol.dispose]();
+  spread();
+  const third = q!.take(A1);
+  spread();
+  expect(() => p!.take(A1)).toThrow(/has 2 queries at once/);
+  third[Symbol.dispose]();
+  second[Symbol.dispose]();
+  spread();
+  expect(p!.tell("p")).toBeUndefined();
+  p!.take(A1);
+  p!.take(A1);
+  spread();
+  clock.ms += 1_000;
+  expect(() => q!.take(A1)).toThrow(/has 2 queries at once/);
+  clock.ms += 1;
+  q!.take(A1);
+  for (const text of ["", "{}", '{"from":"x","taken":[["a",0]]}', '{"from":"x","taken":[["a",1.5]]}'])
+    expect(q!.hear("q", text)).toBe(false);
 });

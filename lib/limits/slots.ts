@@ -1,8 +1,10 @@
 // How many queries, or live tails, a tenant and its keys may have at once.
 //
 // Promises: over the limit is refused, never queued; a slot that is disposed twice is given back once; memory is that of owners
-// that hold something now. It counts what this process runs.
+// that hold something now. What other processes say they run counts too, until they have said nothing for OTHERS_MS; so N
+// processes are held to one limit, and may pass it by what begins while they have not heard of each other.
 
+import { z } from "zod";
 import type { ErrorCode } from "../base/errors.ts";
 import { RelogError } from "../base/errors.ts";
 import type { Principal } from "../base/principal.ts";
@@ -16,6 +18,14 @@ export const SLOT_KINDS = {
 } as const satisfies Record<string, { limit: string; fallback: keyof TenantLimitDefaults; code: ErrorCode }>;
 
 const RETRY_S = 1;
+/** How long the word of a process that fell silent counts. */
+const OTHERS_MS = 1_000;
+const OWNERS_MAX = 2_000;
+
+const message = z.object({
+  from: z.string(),
+  taken: z.array(z.tuple([z.string(), z.int().min(1)])).max(OWNERS_MAX),
+});
 
 type Who = Pick<Principal, "tenant" | "keyId">;
 
@@ -31,24 +41,59 @@ export class Slots {
   readonly #kind: keyof typeof SLOT_KINDS;
   readonly #lookup: LimitsLookup;
   readonly #defaults: TenantLimitDefaults;
+  readonly #monotonicMs: () => number;
   readonly #taken = new Map<string, number>();
+  /** What other processes said last. */
+  readonly #others = new Map<string, { readonly atMs: number; readonly taken: ReadonlyMap<string, number> }>();
+  #toldAny = false;
 
-  constructor(kind: keyof typeof SLOT_KINDS, lookup: LimitsLookup, defaults: TenantLimitDefaults) {
+  constructor(kind: keyof typeof SLOT_KINDS, lookup: LimitsLookup, defaults: TenantLimitDefaults, monotonicMs: () => number) {
     this.#kind = kind;
     this.#lookup = lookup;
     this.#defaults = defaults;
+    this.#monotonicMs = monotonicMs;
   }
 
-  /** Slots that a tenant holds now. */
+  /** What this process has to say to the others; undefined when that is nothing, and was nothing before. */
+  tell(from: string): string | undefined {
+    const taken = [...this.#taken].slice(0, OWNERS_MAX);
+    if (taken.length === 0 && !this.#toldAny) return undefined;
+    this.#toldAny = taken.length > 0;
+    return JSON.stringify({ from, taken });
+  }
+
+  /** Takes another process's word. @returns false when it cannot be read */
+  hear(own: string, text: string): boolean {
+    const read = message.safeParse(jsonOf(text));
+    if (!read.success) return false;
+    const { from, taken } = read.data;
+    if (from === own) return true;
+    if (taken.length === 0) this.#others.delete(from);
+    else this.#others.set(from, { atMs: this.#monotonicMs(), taken: new Map(taken) });
+    return true;
+  }
+
+  /** Slots that a tenant holds now in this process. */
   taken(tenant: string): number {
     return this.#taken.get(tenant) ?? 0;
+  }
+
+  /** Slots that an owner holds everywhere. */
+  #held(owner: string): number {
+    let held = this.#taken.get(owner) ?? 0;
+    const oldestMs = this.#monotonicMs() - OTHERS_MS;
+    for (const [from, { atMs, taken }] of this.#others) {
+      if (atMs < oldestMs) this.#others.delete(from);
+      else held += taken.get(owner) ?? 0;
+    }
+    return held;
   }
 
   /** Takes a slot until it is disposed. @throws RelogError too_many_queries or too_many_tails */
   take(who: Who): Disposable {
     const { limit, code } = SLOT_KINDS[this.#kind];
     for (const { owner, whose, max } of this.#sides(who)) {
-      if ((this.#taken.get(owner) ?? 0) < max) continue;
+      if (this.#held(owner) < max) continue;
       const details = { limit, value: max, of: owner === who.tenant ? "tenant" : "key" };
       throw new RelogError(code, `${whose} has ${max} ${this.#kind} at once, its limit ${limit}`, { retryAfterS: RETRY_S, details });
     }
@@ -67,7 +112,7 @@ export class Slots {
   fields(who: Who): readonly (readonly [name: string, value: string])[] {
     const sides = this.#sides(who);
     if (sides.length === 0) return [];
-    const left = ({ owner, max }: Side): number => max - (this.#taken.get(owner) ?? 0);
+    const left = ({ owner, max }: Side): number => max - this.#held(owner);
     return [
       [POLICY_FIELD, sides.map(({ policy, max }) => policyMember({ name: policy, quota: max, unit: "concurrent-requests" })).join(", ")],
       [REMAINDER_FIELD, sides.map((side) => remainderMember(side.policy, left(side))).join(", ")],
@@ -97,3 +142,11 @@ export class Slots {
 }
 
 const ownersOf = ({ tenant, keyId }: Who): readonly [tenant: string, key: string] => [tenant, `${tenant}/${keyId}`];
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

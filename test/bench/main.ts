@@ -18,6 +18,7 @@ import { engineVersions } from "./stage.ts";
 import { steady } from "./steady.ts";
 import type { Results } from "./targets.ts";
 import { targetsOf } from "./targets.ts";
+import { tenants } from "./tenants.ts";
 import type { WholePath } from "./whole-path.ts";
 import { wholePath } from "./whole-path.ts";
 
@@ -40,6 +41,7 @@ async function run(options: BenchOptions): Promise<Results> {
     ...(has("D") ? { queries: await told("D queries", () => queries(options, env)) } : {}),
     ...(has("E") ? { codec: await told("E codec", () => codec(options)) } : {}),
     ...(has("F") ? { rebuild: await told("F rebuild", () => rebuild(options, env)) } : {}),
+    ...(has("G") ? { tenants: await told("G tenants", () => tenants(options, env)) } : {}),
   };
 }
 

@@ -3,7 +3,7 @@
 import { parseArgs } from "node:util";
 import { PLANTED } from "../../lib/load/templates.ts";
 
-export const PARTS = ["A", "B", "C", "D", "E", "F"] as const;
+export const PARTS = ["A", "B", "C", "D", "E", "F", "G"] as const;
 export type Part = (typeof PARTS)[number];
 
 export interface BenchOptions {
@@ -18,6 +18,8 @@ export interface BenchOptions {
   readonly codecRecords: number;
   readonly rebuildRecords: number;
   readonly rebuildSeconds: number;
+  readonly tenantRounds: number;
+  readonly tenantSeconds: number;
   readonly seed: number;
   readonly file: string | undefined;
   readonly phrase: string;
@@ -31,13 +33,14 @@ export interface BenchOptions {
 }
 
 export const HELP = `npm run bench -- [options]
-  --only A,C           A whole path, B floor, C steady rate, D queries, E codec, F rebuild (default: all)
+  --only A,C           A whole path, B floor, C steady rate, D queries, E codec, F rebuild, G tenants (default: all)
   --quick              100k records, 5 s of steady rate, 500k records to query and to rebuild: for smoke use, not for figures
   --records N          of A and B (1000000)          --rounds N        of A and B, alternated (2)
   --batch N            records a request (1000)      --connections N   of the load client (8)
   --steady-rate N      records/s of C (20000)        --steady-seconds N  of C (30)
   --query-records N    of D (5000000)                --codec-records N of E (200000)
   --rebuild-records N  of F (3000000)                --rebuild-seconds N  of live load in F (66)
+  --tenant-rounds N    of G, with and without noise (5)  --tenant-seconds N  of a window of G (10)
   --seed N             of the corpus (1)             --file FILE       NDJSON instead of the corpus
   --phrase TEXT --rare-words 'A B' --service NAME --pattern RE   what D looks for (for --file)
   --env [SERVICE:]NAME=VALUE   for gateway, projector, query or rebuild, or all; repeatable; RELOG_PLAN_* is passed on anyway
@@ -55,6 +58,8 @@ const NUMBERS = {
   "codec-records": 200_000,
   "rebuild-records": 3_000_000,
   "rebuild-seconds": 66,
+  "tenant-rounds": 5,
+  "tenant-seconds": 10,
   seed: 1,
 };
 const QUICK = {
@@ -65,6 +70,8 @@ const QUICK = {
   "codec-records": 50_000,
   "rebuild-records": 500_000,
   "rebuild-seconds": 24,
+  "tenant-rounds": 1,
+  "tenant-seconds": 5,
 };
 type NumberName = keyof typeof NUMBERS;
 
@@ -110,6 +117,8 @@ export function readOptions(args: readonly string[]): BenchOptions | "help" {
     codecRecords: number("codec-records"),
     rebuildRecords: number("rebuild-records"),
     rebuildSeconds: number("rebuild-seconds"),
+    tenantRounds: number("tenant-rounds"),
+    tenantSeconds: number("tenant-seconds"),
     seed: number("seed"),
     file: values.file,
     phrase,

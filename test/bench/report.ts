@@ -136,6 +136,29 @@ function rebuildText({ rebuild }: Results): string[] {
   ];
 }
 
+function tenantsText({ tenants }: Results): string[] {
+  if (tenants === undefined) return [];
+  const { admission, many, without } = tenants;
+  const columns = [without, tenants.with];
+  const answers = (counts: Readonly<Record<number, number>>): string =>
+    Object.entries(counts)
+      .map(([status, count]) => `${status}: ${thousands(count)}`)
+      .join(", ");
+  const waits = [
+    ["quiet tenant", "without", "with noise"],
+    ["ack p50 / p99 ms", ...columns.map((one) => `${fixed(one.ackP50Ms)} / ${fixed(one.ackP99Ms)}`)],
+    ["query p50 / p99 ms", ...columns.map((one) => `${fixed(one.queryP50Ms)} / ${fixed(one.queryP99Ms)}`)],
+    ["acks, queries", ...columns.map((one) => `${one.acks}, ${one.queries}`)],
+  ];
+  return [
+    "G  tenants",
+    `  admission ${fixed(admission.callUs)} us a call, a refusal ${fixed(admission.refusalUs)} us; ${fixed(admission.recordUs, 3)} us a record of ${admission.callRecords}, the codec ${fixed(admission.codecRecordUs, 2)}`,
+    `  ${thousands(many.tenants)} tenants with two keys: read in ${thousands(many.loadMs)} ms (${thousands(many.foldCpuMs)} ms of CPU to fold them), ${fixed(many.heapBytes / 1e6)} MB of heap`,
+    table(waits),
+    `  noisy tenant, answers: ingest ${answers(tenants.noise.ingest)}; query ${answers(tenants.noise.query)}`,
+  ];
+}
+
 function targetsText(targets: readonly Target[]): string[] {
   if (targets.length === 0) return [];
   const rows = targets.map(({ name, measured, limit, atLeast, unit, pass }) => {
@@ -147,7 +170,15 @@ function targetsText(targets: readonly Target[]): string[] {
 }
 
 export function reportText(results: Results, targets: readonly Target[]): string {
-  return [wholePathText(results), steadyText(results), queriesText(results), codecText(results), rebuildText(results), targetsText(targets)]
+  return [
+    wholePathText(results),
+    steadyText(results),
+    queriesText(results),
+    codecText(results),
+    rebuildText(results),
+    tenantsText(results),
+    targetsText(targets),
+  ]
     .filter((lines) => lines.length > 0)
     .map((lines) => lines.join("\n"))
     .join("\n\n");

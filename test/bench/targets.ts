@@ -6,6 +6,7 @@ import { sumOf } from "./proc.ts";
 import type { Queries } from "./queries.ts";
 import type { RebuildBench } from "./rebuild.ts";
 import type { Steady } from "./steady.ts";
+import type { TenantsBench } from "./tenants.ts";
 import type { WholePath } from "./whole-path.ts";
 
 export interface Results {
@@ -15,6 +16,7 @@ export interface Results {
   readonly queries?: Queries;
   readonly codec?: Codec;
   readonly rebuild?: RebuildBench;
+  readonly tenants?: TenantsBench;
 }
 
 export interface Target {
@@ -36,6 +38,10 @@ const MEMORY_MAX_MB = 300;
 const WAIT_P99_MAX_MS = 1_500;
 const REBUILD_RATE_RATIO_MIN = 1;
 const REBUILD_WAIT_RATIO_MAX = 2;
+const ADMISSION_MAX_PERCENT = 3;
+const NOISE_RATIO_MAX = 1.5;
+const TENANTS_LOAD_MAX_MS = 2_000;
+const TENANTS_HEAP_MAX_MB = 100;
 const MB = 1e6;
 
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
@@ -70,6 +76,15 @@ export function targetsOf(results: Results): Target[] {
     check("ack p99 with a rebuild, over without", rebuild.with.ackP99Ms / without.ackP99Ms, REBUILD_WAIT_RATIO_MAX, "x");
     const waits = rebuild.with.searchableP99Ms / without.searchableP99Ms;
     check("searchable p99 with a rebuild, over without", waits, REBUILD_WAIT_RATIO_MAX, "x");
+  }
+  if (results.tenants !== undefined) {
+    const { admission, many, without } = results.tenants;
+    const percent = (100 * admission.recordUs) / admission.codecRecordUs;
+    check(`admission over the codec alone, ${admission.callRecords} records a call`, percent, ADMISSION_MAX_PERCENT, "%");
+    check("ack p99 with a noisy tenant, over without", results.tenants.with.ackP99Ms / without.ackP99Ms, NOISE_RATIO_MAX, "x");
+    check("query p99 with a noisy tenant, over without", results.tenants.with.queryP99Ms / without.queryP99Ms, NOISE_RATIO_MAX, "x");
+    check(`${many.tenants} tenants are read in`, many.loadMs, TENANTS_LOAD_MAX_MS, "ms");
+    check(`heap of ${many.tenants} tenants`, many.heapBytes / MB, TENANTS_HEAP_MAX_MB, "MB");
   }
   return targets;
 }

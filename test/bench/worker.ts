@@ -6,7 +6,7 @@ import type { ChildProcess } from "node:child_process";
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
-export type WorkerName = "sender" | "inserter";
+export type WorkerName = "sender" | "inserter" | "noise";
 
 type Report = { kind: "ready" | "done"; value: unknown } | { kind: "failed"; why: string };
 
