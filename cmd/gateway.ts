@@ -17,12 +17,14 @@ import { admission, admitSettings } from "../lib/ingest/admit.ts";
 import { bodySettings } from "../lib/ingest/body.ts";
 import { ingestApi } from "../lib/ingest/gateway.ts";
 import { nativeIngest } from "../lib/ingest/native/serve.ts";
+import { NO_QUOTAS } from "../lib/ingest/quota.ts";
 import { appender, appendSettings } from "../lib/streams/append.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { envelopeAt } from "../lib/streams/envelope-at.ts";
 import { serveQueue } from "../lib/streams/serve.ts";
 import { reconcileUntilDone, topology, topologySettings } from "../lib/streams/topology.ts";
 import { openAccounts } from "./parts/accounts.ts";
+import { gapSettings, openOverQuota } from "./parts/deferred.ts";
 
 const telemetry = createTelemetry("gateway");
 const health = new Health();
@@ -39,6 +41,7 @@ const settings = settingsOrExit(
     ...acceptSettings,
     ...bodySettings,
     ...admitSettings,
+    ...gapSettings,
   },
   process.env,
   ({ appendTimeoutMs, dedupeWindowMs }) =>
@@ -68,14 +71,10 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
 
   const report = (shard: number, why: string | undefined): void => health.warn(STREAMS.logs(shard), why);
   const admitted = admission(settings, telemetry);
-  const accept = acceptor(
-    settings,
-    settings.shards,
-    appender(nc, settings, report),
-    (stream, seq) => envelopeAt(nc, stream, seq),
-    systemClock,
-    telemetry,
-  );
+  const append = appender(nc, settings, report);
+  const over = stack.use(await openOverQuota(nc, settings, append, NO_QUOTAS, health, telemetry));
+  const envelope = (stream: string, seq: number) => envelopeAt(nc, stream, seq);
+  const accept = acceptor(settings, settings.shards, append, envelope, systemClock, telemetry, over);
   const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry);
   // A subject is no credential: only the installation's own tenant is taken at its word, as long as it may send at all.
   const stopped = () => ["disabled", "deleted"].includes(accounts.directory.known(settings.tenant).account.status);

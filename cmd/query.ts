@@ -28,10 +28,11 @@ import { createSelect } from "../lib/store/select.ts";
 import { shardProgress } from "../lib/streams/checkpoints.ts";
 import type { NatsConnection } from "../lib/streams/connection.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
-import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
+import { findBatch, findDeadLetters, findDeferred } from "../lib/streams/find.ts";
 import { followGenerations } from "../lib/streams/generations.ts";
-import { shardSettings } from "../lib/streams/topology.ts";
+import { deferSettings, shardSettings } from "../lib/streams/topology.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
+import { openGap } from "./parts/deferred.ts";
 import { siteSettings } from "./parts/projection.ts";
 
 const settings = {
@@ -42,6 +43,7 @@ const settings = {
   ...querySettings,
   ...natsSettings,
   ...shardSettings,
+  ...deferSettings,
   ...siteSettings,
   port: integer("RELOG_QUERY_PORT", "8081", [0, 65_535], "port", "HTTP of the query service"),
 };
@@ -94,6 +96,9 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   stack.defer(() => nats?.close());
   stack.use(accounts);
   const receiptPorts = () => ({
+    findDeferred: (tenant: string, id: string) => findDeferred(connected(), tenant, id),
+    findGap: (tenant: string, id: string) => openGap(connected(), tenant, id),
+    deferGraceMs: values.deferGraceMs,
     findBatch: (tenant: string, id: string) => findBatch(connected(), values.shards, tenant, id),
     findDeadLetters: (shard: number, tenant: string, id: string) => findDeadLetters(connected(), shard, tenant, id),
     checkpoints: (shard: number) => shardProgress(connected(), shard),

@@ -30,6 +30,7 @@ import type { Job } from "../lib/scheduler/jobs.ts";
 import { runJobs } from "../lib/scheduler/jobs.ts";
 import { jobRoutes, operatorApi } from "../lib/scheduler/operator.ts";
 import { openClickHouse } from "../lib/store/client.ts";
+import { appendSettings } from "../lib/streams/append.ts";
 import type { NatsConnection } from "../lib/streams/connection.ts";
 import { connectNats } from "../lib/streams/connection.ts";
 import { followGenerations, generationsRegister } from "../lib/streams/generations.ts";
@@ -37,6 +38,7 @@ import { reconcileUntilDone, topology } from "../lib/streams/topology.ts";
 import { openAccounts } from "./parts/accounts.ts";
 import { archiveJobs } from "./parts/archive.ts";
 import { archivedOrigin, deadLetters, deadLetterWatch } from "./parts/dead.ts";
+import { deferredJobs, NO_RELEASE_QUOTA } from "./parts/deferred.ts";
 import { readPointer } from "./parts/pointer.ts";
 import type { Projection } from "./parts/projection.ts";
 import { libraryOf, projectionSettings } from "./parts/projection.ts";
@@ -58,6 +60,7 @@ const settings = settingsOrExit(
     ...archiveSettings,
     ...rebuildSettings,
     ...rehydrateSettings,
+    ...appendSettings,
   },
   process.env,
   retentionFault,
@@ -77,6 +80,7 @@ function backgroundJobs(parts: Projection, { control, ports }: Rebuilding, table
     { name: "rebuild", run: (signal) => runRebuilds(control, ports, owner, log, signal) },
     { name: "rehydrate", run: (signal) => runRehydrations(tables, log, signal) },
     { name: "rehydrate-drop", run: (signal) => dropRehydrations(tables, log, signal) },
+    ...deferredJobs({ nc, settings, quota: NO_RELEASE_QUOTA, owner: `${owner}/deferred`, health, telemetry }),
     { name: "retention", run: (signal) => every(SWEEP_MS, sweep, signal) },
     ...(objects && library ? archiveJobs({ nc, objects, library, settings, owner, health, telemetry }) : []),
   ];

@@ -18,6 +18,8 @@ import { newBatchId, newBatchIdOn, shardOf, timeOfBatchId } from "../event/ids.t
 import type { RecordDraft, Rejection } from "../event/record.ts";
 import type { Decoded, RecordLimits } from "./decoded.ts";
 import { recordLimits, recordSettings } from "./decoded.ts";
+import type { Deferred, Dropped, OverQuota, Way } from "./over-quota.ts";
+import { WITHIN } from "./over-quota.ts";
 
 export const acceptSettings = {
   ...recordSettings,
@@ -35,6 +37,8 @@ export type AppendPort = (message: {
   tenant: string;
   headers: readonly (readonly [string, string])[];
   payload: Uint8Array;
+  /** For the stream where records over a quota wait. */
+  deferred?: boolean;
 }) => Promise<{ stream: string; seq: number; duplicate: boolean }>;
 
 /** The envelope of a stored message. */
@@ -62,6 +66,10 @@ export interface Receipt {
   readonly parts?: readonly { readonly stream: string; readonly seq: number }[];
   /** True when the call had been stored before under the same idempotency key. */
   readonly duplicate?: true;
+  /** The call waits until its tenant's quota has room. */
+  readonly deferred?: Deferred;
+  /** The call was counted and not stored. */
+  readonly dropped?: Dropped["dropped"];
 }
 
 const KEY = /^[\x21-\x7e]{1,200}$/;
@@ -82,6 +90,11 @@ class Collector implements Decoded {
   constructor(messageBytesMax: number, errorsMax: number) {
     this.#messageBytesMax = messageBytesMax;
     this.#errorsMax = errorsMax;
+  }
+
+  /** See BatchBuilder.size. */
+  get size(): number {
+    return this.blocks.reduce((sum, block) => sum + block.builder.size, 0);
   }
 
   get rawBytes(): number {
@@ -107,7 +120,7 @@ class Collector implements Decoded {
   }
 }
 
-/** @param shards number of LOGS streams; `envelopeAt` is asked only for a call that repeats an idempotency key */
+/** @param shards number of LOGS streams; `envelopeAt` is asked only for a call that repeats an idempotency key; `over` without quotas stores all */
 export function acceptor(
   settings: Values<typeof acceptSettings>,
   shards: number,
@@ -115,8 +128,9 @@ export function acceptor(
   envelopeAt: EnvelopePort,
   clock: Clock,
   telemetry: Telemetry,
+  over: OverQuota = WITHIN,
 ): Accept {
-  const acceptance = new Acceptance(settings, shards, append, envelopeAt);
+  const acceptance = new Acceptance(settings, shards, append, envelopeAt, over);
   const records = telemetry.counter("relog_ingest_records_total", "records acknowledged", ["source"]);
   const rawBytes = telemetry.counter("relog_ingest_bytes_total", "bytes of acknowledged records as sent, after decompression", ["source"]);
   const rejections = telemetry.counter("relog_ingest_rejected_total", "records rejected", ["source", "reason"]);
@@ -127,12 +141,14 @@ export function acceptor(
     if (call.idempotencyKey !== undefined && !KEY.test(call.idempotencyKey)) {
       throw new RelogError("idempotency_key_invalid", "the idempotency key has characters or a length that cannot be");
     }
+    const way = await over.way(call.tenant, call.idempotencyKey);
     const now = clock.now();
     const collected = acceptance.collect(call, decode, now);
     for (const [reason, count] of collected.rejectedByCode) rejections.inc({ source: call.source, reason }, count);
     if (collected.accepted === 0) throw nothingToStore(collected);
+    if (way.kind === "drop") return await over.drop(call.tenant, way.reason, collected);
     const end = ackLatency.startTimer();
-    const receipt = await acceptance.store(call, decode, collected, now);
+    const receipt = await acceptance.store(call, decode, collected, now, way);
     end();
     if (receipt.duplicate) return receipt;
     records.inc({ source: call.source }, receipt.accepted);
@@ -147,12 +163,14 @@ class Acceptance {
   readonly #shards: number;
   readonly #append: AppendPort;
   readonly #envelopeAt: EnvelopePort;
+  readonly #over: OverQuota;
 
-  constructor(settings: Values<typeof acceptSettings>, shards: number, append: AppendPort, envelopeAt: EnvelopePort) {
+  constructor(settings: Values<typeof acceptSettings>, shards: number, append: AppendPort, envelopeAt: EnvelopePort, over: OverQuota) {
     this.#settings = settings;
     this.#shards = shards;
     this.#append = append;
     this.#envelopeAt = envelopeAt;
+    this.#over = over;
   }
 
   collect(call: Call, decode: Decode, now: number): Collector {
@@ -161,8 +179,8 @@ class Acceptance {
     return collected;
   }
 
-  async store(call: Call, decode: Decode, collected: Collector, now: number): Promise<Receipt> {
-    const sending = this.#identify(call, now);
+  async store(call: Call, decode: Decode, collected: Collector, now: number, way: Exclude<Way, { kind: "drop" }>): Promise<Receipt> {
+    const sending = this.#identify(call, now, way.kind === "defer");
     const first = await this.#send(call, sending, collected, 0, now);
     const parts = [first];
     let [rest, restNow, totals] = [collected, now, { accepted: collected.accepted, rejected: collected.rejected }];
@@ -199,18 +217,19 @@ class Acceptance {
       errors: rest.errors,
       ...(parts.length > 1 ? { parts: parts.map(({ stream, seq }) => ({ stream, seq })) } : {}),
       ...(duplicate ? { duplicate: true } : {}),
+      ...(way.kind === "defer" ? { deferred: this.#over.deferred(call.tenant, sending.id, totals.accepted, way.reason) } : {}),
     };
   }
 
-  #identify(call: Call, now: number): Sending {
+  #identify(call: Call, now: number, deferred: boolean): Sending {
     if (call.idempotencyKey === undefined) {
       const id = newBatchId(now);
-      return { id, shard: shardOf(id, this.#shards), dedupeKey: id, bodyHash: "" };
+      return { id, shard: shardOf(id, this.#shards), dedupeKey: id, bodyHash: "", deferred };
     }
     // De-duplication is per stream: all calls of a key must meet on one shard.
     const shard = shardOf(`${call.tenant}:${call.idempotencyKey}`, this.#shards);
     const bodyHash = createHash("sha256").update(call.body).digest("hex");
-    return { id: newBatchIdOn(shard, this.#shards, now), shard, dedupeKey: `key:${call.idempotencyKey}`, bodyHash };
+    return { id: newBatchIdOn(shard, this.#shards, now), shard, dedupeKey: `key:${call.idempotencyKey}`, bodyHash, deferred };
   }
 
   async #send({ tenant, source }: Call, sending: Sending, collected: Collector, index: number, now: number) {
@@ -235,7 +254,8 @@ class Acceptance {
       observedMs: now,
     };
     const headers = envelopeHeaders(envelope, sending.dedupeKey);
-    return await this.#append({ shard: sending.shard, tenant, headers, payload: await encodeBlock(block) });
+    const { shard, deferred } = sending;
+    return await this.#append({ shard, tenant, headers, payload: await encodeBlock(block), deferred });
   }
 }
 
@@ -247,6 +267,7 @@ interface Sending {
   readonly dedupeKey: string;
   /** Empty without an idempotency key. */
   readonly bodyHash: string;
+  readonly deferred: boolean;
 }
 
 /** Some messages of a call are stored and one is not: only the same call under an idempotency key can be repeated without doubling them. */

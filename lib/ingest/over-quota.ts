@@ -1,0 +1,163 @@
+// What becomes of a call when its tenant's quota is used up: refused, dropped and counted, or deferred.
+//
+// Promises: a call within its quota costs one synchronous question; a repeated idempotency key gets the first call's receipt,
+// whatever the quota says now; a tenant's calls stay in order: while some of its records are deferred, new ones are too;
+// what is dropped is counted durably before the answer.
+
+import type { Clock } from "../base/clock.ts";
+import { messageOf, RelogError } from "../base/errors.ts";
+import type { Telemetry } from "../base/telemetry.ts";
+import { messageId } from "../event/envelope.ts";
+import { shardOf, timeOfBatchId } from "../event/ids.ts";
+import type { Rejection } from "../event/record.ts";
+import type { QuotaPort, QuotaVerdict } from "./quota.ts";
+
+export type Way =
+  | { readonly kind: "store" }
+  | { readonly kind: "drop"; readonly reason: string }
+  | { readonly kind: "defer"; readonly reason: string };
+
+export interface Deferred {
+  readonly reason: string;
+  /** RFC 3339: what has no room in the quota by then becomes a gap. */
+  readonly until: string;
+}
+
+/** What is known of a decoded call. */
+export interface Counted {
+  readonly accepted: number;
+  readonly rejected: number;
+  readonly errors: readonly Rejection[];
+  /** Bytes of the records' texts: what usage counts. */
+  readonly size: number;
+}
+
+/** The receipt of a call that is not stored: `id` will be the gap record's batch, `stream` and `seq` say where the count is. */
+export interface Dropped extends Omit<Counted, "size"> {
+  readonly id: string;
+  readonly stream: string;
+  readonly seq: number;
+  readonly dropped: { readonly records: number; readonly reason: string };
+}
+
+export interface OverQuota {
+  /** Where a call goes. @throws RelogError quota_exceeded, stream_unavailable */
+  way(tenant: string, idempotencyKey: string | undefined): Way | Promise<Way>;
+  /** Counts what a call loses; resolves with its receipt when that is durable. @throws RelogError stream_unavailable */
+  drop(tenant: string, reason: string, call: Counted): Promise<Dropped>;
+  /** Told when a call has been deferred. @returns what its receipt says besides */
+  deferred(tenant: string, batch: string, records: number, reason: string): Deferred;
+}
+
+export interface OverQuotaPorts {
+  readonly quotas: QuotaPort;
+  readonly backlog: {
+    /** Messages of the tenant that wait in DEFERRED, as far as is known. */
+    count(tenant: string): number;
+    note(tenant: string): void;
+    /** False when some are still there after `waitMs` milliseconds. */
+    ended(tenant: string, waitMs: number): Promise<boolean>;
+  };
+  /** Whether a stream remembers a de-duplication id. */
+  known(place: "logs" | "deferred", shard: number, tenant: string, messageId: string): Promise<boolean>;
+  /** Counts a drop in a register. */
+  count(drop: { tenant: string; reason: string; records: number; size: number }): Promise<{ id: string; stream: string; seq: number }>;
+}
+
+/** Everything is within its quota: for processes and tests without any. */
+export const WITHIN: OverQuota = {
+  way: () => STORE,
+  drop: () => Promise.reject(new Error("nothing is dropped without quotas")),
+  deferred: () => {
+    throw new Error("nothing is deferred without quotas");
+  },
+};
+
+const STORE: Way = { kind: "store" };
+/** So few messages are released in a moment: calls wait for that, or a steady producer's backlog would never end. */
+const ENDING_MESSAGES = 64;
+const ENDING_WAIT_MS = 2_000;
+/** After a wait in vain. */
+const ENDING_PAUSE_MS = 10_000;
+const BEFORE_THEM = "records deferred earlier are stored first";
+
+/** @param graceMs how long deferred records are kept */
+export function overQuota(ports: OverQuotaPorts, shards: number, graceMs: number, clock: Clock, telemetry: Telemetry): OverQuota {
+  const { quotas, backlog } = ports;
+  const deferredRecords = telemetry.counter("relog_ingest_deferred_records_total", "records acknowledged into DEFERRED");
+  const droppedRecords = telemetry.counter("relog_ingest_dropped_records_total", "records counted and not stored, over a quota");
+  const droppedBytes = telemetry.counter("relog_ingest_dropped_bytes_total", "bytes of records counted and not stored, over a quota");
+  /** Tenants whose backlog did not end when calls waited for it -> when that was. */
+  const inVain = new Map<string, number>();
+
+  function defer(tenant: string, reason: string): Way {
+    // Before it is there, so that no call that comes now overtakes it.
+    backlog.note(tenant);
+    return { kind: "defer", reason };
+  }
+
+  async function afterBacklog(tenant: string): Promise<Way> {
+    const nowMs = clock.monotonicMs();
+    const waits = backlog.count(tenant) <= ENDING_MESSAGES && nowMs - (inVain.get(tenant) ?? Number.NEGATIVE_INFINITY) > ENDING_PAUSE_MS;
+    if (waits && (await backlog.ended(tenant, ENDING_WAIT_MS))) {
+      inVain.delete(tenant);
+      // It took a while: the quota may have ended with what was released.
+      return await over(tenant, undefined, quotas.verdict(tenant));
+    }
+    if (waits) inVain.set(tenant, clock.monotonicMs());
+    return defer(tenant, BEFORE_THEM);
+  }
+
+  async function over(tenant: string, idempotencyKey: string | undefined, verdict: QuotaVerdict): Promise<Way> {
+    if (idempotencyKey !== undefined) {
+      const first = await placeOfFirst(tenant, idempotencyKey);
+      if (first === "logs") return STORE;
+      if (first === "deferred") return defer(tenant, "reason" in verdict ? verdict.reason : BEFORE_THEM);
+    }
+    switch (verdict.kind) {
+      case "within":
+        return backlog.count(tenant) === 0 ? STORE : await afterBacklog(tenant);
+      case "reject":
+        throw new RelogError("quota_exceeded", verdict.reason, { retryAfterS: verdict.retryAfterS });
+      case "drop":
+        return { kind: "drop", reason: verdict.reason };
+      case "defer":
+        return defer(tenant, verdict.reason);
+      default:
+        throw verdict satisfies never;
+    }
+  }
+
+  /** Where the first call of a key is, if a stream remembers it. */
+  async function placeOfFirst(tenant: string, idempotencyKey: string): Promise<"logs" | "deferred" | undefined> {
+    const shard = shardOf(`${tenant}:${idempotencyKey}`, shards);
+    const id = messageId(tenant, `key:${idempotencyKey}`, 1);
+    try {
+      // In this order: a release stores in LOGS before it removes from DEFERRED, whose window remembers the id for longer.
+      for (const place of ["logs", "deferred"] as const) if (await ports.known(place, shard, tenant, id)) return place;
+      return undefined;
+    } catch (cause) {
+      const text = `whether the idempotency key was used before cannot be told now: ${messageOf(cause)}`;
+      throw new RelogError("stream_unavailable", text, { cause, retryAfterS: 2 });
+    }
+  }
+
+  return {
+    way(tenant, idempotencyKey) {
+      const verdict = quotas.verdict(tenant);
+      if (verdict.kind === "within" && backlog.count(tenant) === 0) return STORE;
+      return over(tenant, idempotencyKey, verdict);
+    },
+    async drop(tenant, reason, { accepted, rejected, errors, size }) {
+      const counted = await ports.count({ tenant, reason, records: accepted, size });
+      droppedRecords.inc(accepted);
+      droppedBytes.inc(size);
+      return { ...counted, accepted, rejected, errors, dropped: { records: accepted, reason } };
+    },
+    deferred(tenant, batch, records, reason) {
+      backlog.note(tenant);
+      deferredRecords.inc(records);
+      return { reason, until: new Date(timeOfBatchId(batch) + graceMs).toISOString() };
+    },
+  };
+}
