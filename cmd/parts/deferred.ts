@@ -24,7 +24,14 @@ import type { Append } from "../../lib/streams/append.ts";
 import { appender } from "../../lib/streams/append.ts";
 import { forget, keysOf, register } from "../../lib/streams/cas.ts";
 import type { NatsConnection } from "../../lib/streams/connection.ts";
-import { deferredAt, deferredByTenant, deferredState, nextDeferred, purgeDeferredOf, removeDeferred } from "../../lib/streams/deferred.ts";
+import {
+  deferredAt,
+  deferredByTenant,
+  deferredState,
+  nextDeferred,
+  purgeDeferredOf,
+  removeDeferredUpTo,
+} from "../../lib/streams/deferred.ts";
 import { envelopeAt } from "../../lib/streams/envelope-at.ts";
 import { isStoredSince } from "../../lib/streams/find.ts";
 import { knownId } from "../../lib/streams/known.ts";
@@ -36,7 +43,8 @@ export const gapSettings = {
 /** How long gaps may take to be written when the process leaves; others write what is left. */
 const FINISH_MS = 2_000;
 
-function gapPorts(nc: NatsConnection, shards: number, append: Append, stored: GapPorts["stored"], clock: Clock): GapPorts {
+/** What counting drops and closing gaps need of a connection. */
+export function openGapPorts(nc: NatsConnection, shards: number, append: Append, stored: GapPorts["stored"], clock: Clock): GapPorts {
   return {
     register: (key) => register<OpenGap>(nc, key),
     keys: () => keysOf(nc, GAP_KEYS),
@@ -66,7 +74,7 @@ export async function openOverQuota(
 ): Promise<OverQuota & AsyncDisposable> {
   const backlog = new Backlog(() => deferredByTenant(nc), clock);
   await backlog.refresh();
-  const ports = gapPorts(nc, settings.shards, append, (message) => quotas.stored(message), clock);
+  const ports = openGapPorts(nc, settings.shards, append, (message) => quotas.stored(message), clock);
   const gaps = new Gaps(ports, settings.gapIntervalMs);
   const leave = new AbortController();
   const report = (why: string | undefined): void => health.warn("gaps", why);
@@ -115,7 +123,8 @@ export interface ReleaseParts {
   readonly clock?: Clock;
 }
 
-function releasePorts({ nc, settings, quota, owner, telemetry, clock = systemClock }: ReleaseParts): ReleasePorts {
+/** What a releaser works with. */
+export function releasePorts({ nc, settings, quota, owner, telemetry, clock = systemClock }: ReleaseParts): ReleasePorts {
   return {
     lease: { register: register<Releasing>(nc, RELEASE_KEY), owner, leaseMs: settings.leaseMs },
     clock,
@@ -123,7 +132,7 @@ function releasePorts({ nc, settings, quota, owner, telemetry, clock = systemClo
     byTenant: () => deferredByTenant(nc),
     next: (tenant, seq) => nextDeferred(nc, tenant, seq),
     at: (seq) => deferredAt(nc, seq),
-    remove: (seq) => removeDeferred(nc, seq),
+    removeUpTo: (tenant, seq) => removeDeferredUpTo(nc, tenant, seq),
     append: appender(nc, settings),
     batchAt: async (stream, seq) => (await envelopeAt(nc, stream, seq)).batch,
     isStored: (...of) => isStoredSince(nc, ...of),
@@ -138,7 +147,7 @@ function releasePorts({ nc, settings, quota, owner, telemetry, clock = systemClo
 export function deferredJobs(parts: ReleaseParts): Job[] {
   const { nc, settings, quota, health, telemetry, clock = systemClock } = parts;
   const ports = releasePorts(parts);
-  const gaps = gapPorts(nc, settings.shards, appender(nc, settings), (message) => quota.stored(message), clock);
+  const gaps = openGapPorts(nc, settings.shards, appender(nc, settings), (message) => quota.stored(message), clock);
   deferredMetrics(telemetry, clock, () => deferredState(nc));
   return [
     { name: "deferred-release", run: (signal) => runReleases(ports, settings.deferGraceMs, signal) },

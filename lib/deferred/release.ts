@@ -25,6 +25,7 @@ export interface Releasing extends Leased {
 /** What is being done to a tenant's messages, by their sequences in DEFERRED. */
 interface Intent {
   readonly tenant: string;
+  /** The oldest ones there are, in order. */
   readonly seqs: readonly number[];
   /** Before anything of it was done, milliseconds since the epoch. */
   readonly sinceMs: number;
@@ -64,7 +65,8 @@ export interface ReleasePorts {
   /** A tenant's first message at or behind a sequence of DEFERRED. */
   next(tenant: string, seq: number): Promise<StoredMessage | undefined>;
   at(seq: number): Promise<StoredMessage | undefined>;
-  remove(seq: number): Promise<unknown>;
+  /** Removes a tenant's messages up to a sequence. */
+  removeUpTo(tenant: string, seq: number): Promise<void>;
   append(message: Outgoing): Promise<{ stream: string; seq: number; duplicate: boolean }>;
   /** The batch of a stored message. */
   batchAt(stream: string, seq: number): Promise<string>;
@@ -117,7 +119,7 @@ class Releaser {
 
   async run(signal: AbortSignal): Promise<void> {
     const { intent } = this.#claim.value;
-    if (intent !== null) await this.#finish(intent, true);
+    if (intent !== null) await this.#finish(intent, undefined);
     while (!signal.aborted) {
       let worked = false;
       for (const tenant of (await this.#ports.byTenant()).keys()) {
@@ -130,31 +132,32 @@ class Releaser {
 
   /** Some messages of one tenant. @returns whether there was anything to do */
   async #step(tenant: string): Promise<boolean> {
-    const intent = (await this.#releasable(tenant)) ?? (await this.#expired(tenant));
+    const messages = await this.#releasable(tenant);
+    const sinceMs = this.#ports.clock.now();
+    const intent = messages.length > 0 ? { tenant, seqs: messages.map(({ seq }) => seq), sinceMs } : await this.#expired(tenant);
     if (intent === undefined) return false;
     await this.#claim.change({ intent });
     this.#ports.failpoint("intended");
-    await this.#finish(intent, false);
+    await this.#finish(intent, messages);
     return true;
   }
 
-  async #releasable(tenant: string): Promise<Intent | undefined> {
-    const room = this.#ports.quota.left(tenant);
-    let { records, bytes } = room;
-    const [seqs, sinceMs] = [[] as number[], this.#ports.clock.now()];
+  async #releasable(tenant: string): Promise<StoredMessage[]> {
+    let { records, bytes } = this.#ports.quota.left(tenant);
+    const messages: StoredMessage[] = [];
     let held = 0;
     // As at the gateway: a quota with anything left takes a whole message.
-    for (let seq = 1; records > 0 && bytes > 0 && seqs.length < INTENT_MESSAGES_MAX && held < INTENT_BYTES_MAX; ) {
+    for (let seq = 1; records > 0 && bytes > 0 && messages.length < INTENT_MESSAGES_MAX && held < INTENT_BYTES_MAX; ) {
       const message = await this.#ports.next(tenant, seq);
       if (message === undefined) break;
       const { size, records: count } = weightOf(message);
-      seqs.push(message.seq);
+      messages.push(message);
       seq = message.seq + 1;
       records -= count;
       bytes -= size;
       held += message.payload.length;
     }
-    return seqs.length === 0 ? undefined : { tenant, seqs, sinceMs };
+    return messages;
   }
 
   async #expired(tenant: string): Promise<Intent | undefined> {
@@ -184,22 +187,24 @@ class Releaser {
     return { tenant, seqs, sinceMs: nowMs, gap };
   }
 
-  /** @param again whether some of it may be done already */
-  async #finish(intent: Intent, again: boolean): Promise<void> {
+  /** @param held the messages of an intent that is new; undefined when some of it may be done already */
+  async #finish(intent: Intent, held: readonly StoredMessage[] | undefined): Promise<void> {
+    const { failpoint, at, removeUpTo } = this.#ports;
+    const again = held === undefined;
     if (intent.gap !== undefined) await this.#leaveGap(intent.gap, intent.sinceMs, again);
-    for (const seq of intent.seqs) {
-      if (intent.gap === undefined) {
-        const message = await this.#ports.at(seq);
+    else {
+      for (const [i, seq] of intent.seqs.entries()) {
+        const message = held?.[i] ?? (await at(seq));
         // Released and removed before, or purged with its tenant.
         if (message === undefined) continue;
         await this.#release(intent, message, again);
-        this.#ports.failpoint("published");
+        failpoint("published");
       }
-      await this.#ports.remove(seq);
-      this.#ports.failpoint("removed");
     }
+    await removeUpTo(intent.tenant, intent.seqs.at(-1)!);
+    failpoint("removed");
     await this.#claim.change({ intent: null });
-    this.#ports.failpoint("done");
+    failpoint("done");
   }
 
   async #release({ tenant, sinceMs }: Intent, message: StoredMessage, again: boolean): Promise<void> {

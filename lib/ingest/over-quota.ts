@@ -75,8 +75,8 @@ export const WITHIN: OverQuota = {
 
 const STORE: Way = { kind: "store" };
 /** So few messages are released in a moment: calls wait for that, or a steady producer's backlog would never end. */
-const ENDING_MESSAGES = 64;
-const ENDING_WAIT_MS = 2_000;
+const ENDING_MESSAGES = 32;
+const ENDING_WAIT_MS = 5_000;
 /** After a wait in vain. */
 const ENDING_PAUSE_MS = 10_000;
 const BEFORE_THEM = "records deferred earlier are stored first";

@@ -4,15 +4,12 @@
 // headers that its gateway gave it.
 
 import type { NatsConnection } from "nats";
-import { NatsError } from "nats";
 import type { StoredMessage } from "../event/envelope.ts";
 import { STREAMS, SUBJECTS } from "../event/envelope.ts";
 import { JETSTREAM } from "./codes.ts";
 
 const TIMEOUT_MS = 5_000;
 const NOT_FOUND = 404;
-/** Answers to a deletion that comes too late. Source: nats-server, server/errors.json. */
-const GONE: readonly (number | undefined)[] = [JETSTREAM.noMessage, 10_043, 10_057];
 const HEADER_LINE = /^([^:]+): ?(.*)$/;
 
 export interface DeferredState {
@@ -92,16 +89,10 @@ function pairsOf(encoded: string | undefined): [string, string][] {
   });
 }
 
-/** Deletes a message; false when it was not there. @throws NatsError */
-export async function removeDeferred(nc: NatsConnection, seq: number): Promise<boolean> {
+/** Removes a tenant's messages up to a sequence. @throws NatsError; removing them again is harmless */
+export async function removeDeferredUpTo(nc: NatsConnection, tenant: string, seq: number): Promise<void> {
   const manager = await nc.jetstreamManager({ checkAPI: false, timeout: TIMEOUT_MS });
-  try {
-    return await manager.streams.deleteMessage(STREAMS.deferred, seq, false);
-  } catch (error) {
-    const fault = error instanceof NatsError ? error.api_error : undefined;
-    if (fault?.code === NOT_FOUND || GONE.includes(fault?.err_code)) return false;
-    throw error;
-  }
+  await manager.streams.purge(STREAMS.deferred, { filter: SUBJECTS.deferredOf(tenant), seq: seq + 1 });
 }
 
 /** Removes all that a tenant has there. @throws NatsError */
