@@ -72,7 +72,7 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
   const report = (shard: number, why: string | undefined): void => health.warn(STREAMS.logs(shard), why);
   const admitted = admission(settings, telemetry);
   const append = appender(nc, settings, report);
-  const over = stack.use(await openOverQuota(nc, settings, append, NO_QUOTAS, health, telemetry));
+  const over = stack.use(await openOverQuota(nc, settings, append, NO_QUOTAS, health, telemetry, signal));
   const envelope = (stream: string, seq: number) => envelopeAt(nc, stream, seq);
   const accept = acceptor(settings, settings.shards, append, envelope, systemClock, telemetry, over);
   const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry);

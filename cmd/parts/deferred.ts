@@ -62,7 +62,7 @@ interface OverQuotaSettings extends Values<typeof gapSettings> {
   readonly deferGraceMs: number;
 }
 
-/** What a gateway does over a quota. Looks at DEFERRED once before it returns. @throws NatsError */
+/** What a gateway does over a quota. Returns when it has seen DEFERRED once, or the signal aborts. */
 export async function openOverQuota(
   nc: NatsConnection,
   settings: OverQuotaSettings,
@@ -70,10 +70,11 @@ export async function openOverQuota(
   quotas: QuotaPort,
   health: Health,
   telemetry: Telemetry,
+  signal: AbortSignal,
   clock: Clock = systemClock,
 ): Promise<OverQuota & AsyncDisposable> {
   const backlog = new Backlog(() => deferredByTenant(nc), clock);
-  await backlog.refresh();
+  await backlog.begin(health, signal);
   const ports = openGapPorts(nc, settings.shards, append, (message) => quotas.stored(message), clock);
   const gaps = new Gaps(ports, settings.gapIntervalMs);
   const leave = new AbortController();

@@ -61,6 +61,19 @@ export class Backlog {
     this.#looked = Promise.withResolvers();
   }
 
+  /** Looks until it has seen once, or the signal aborts: no call may pass before. */
+  async begin(health: Health, signal: AbortSignal): Promise<void> {
+    for (; !signal.aborted; await sleep(LOOK_MS, signal)) {
+      try {
+        await this.refresh();
+        health.notReady("deferred", undefined);
+        return;
+      } catch (error) {
+        health.notReady("deferred", messageOf(error));
+      }
+    }
+  }
+
   /** Looks again and again until the signal aborts. */
   async follow(health: Health, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {

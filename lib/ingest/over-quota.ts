@@ -84,69 +84,15 @@ const BEFORE_THEM = "records deferred earlier are stored first";
 /** @param graceMs how long deferred records are kept */
 export function overQuota(ports: OverQuotaPorts, shards: number, graceMs: number, clock: Clock, telemetry: Telemetry): OverQuota {
   const { quotas, backlog } = ports;
+  const ways = new Ways(ports, shards, clock);
   const deferredRecords = telemetry.counter("relog_ingest_deferred_records_total", "records acknowledged into DEFERRED");
   const droppedRecords = telemetry.counter("relog_ingest_dropped_records_total", "records counted and not stored, over a quota");
   const droppedBytes = telemetry.counter("relog_ingest_dropped_bytes_total", "bytes of records counted and not stored, over a quota");
-  /** Tenants whose backlog did not end when calls waited for it -> when that was. */
-  const inVain = new Map<string, number>();
-
-  function defer(tenant: string, reason: string): Way {
-    // Before it is there, so that no call that comes now overtakes it.
-    backlog.note(tenant);
-    return { kind: "defer", reason };
-  }
-
-  async function afterBacklog(tenant: string): Promise<Way> {
-    const nowMs = clock.monotonicMs();
-    const waits = backlog.count(tenant) <= ENDING_MESSAGES && nowMs - (inVain.get(tenant) ?? Number.NEGATIVE_INFINITY) > ENDING_PAUSE_MS;
-    if (waits && (await backlog.ended(tenant, ENDING_WAIT_MS))) {
-      inVain.delete(tenant);
-      // It took a while: the quota may have ended with what was released.
-      return await over(tenant, undefined, quotas.verdict(tenant));
-    }
-    if (waits) inVain.set(tenant, clock.monotonicMs());
-    return defer(tenant, BEFORE_THEM);
-  }
-
-  async function over(tenant: string, idempotencyKey: string | undefined, verdict: QuotaVerdict): Promise<Way> {
-    if (idempotencyKey !== undefined) {
-      const first = await placeOfFirst(tenant, idempotencyKey);
-      if (first === "logs") return STORE;
-      if (first === "deferred") return defer(tenant, "reason" in verdict ? verdict.reason : BEFORE_THEM);
-    }
-    switch (verdict.kind) {
-      case "within":
-        return backlog.count(tenant) === 0 ? STORE : await afterBacklog(tenant);
-      case "reject":
-        throw new RelogError("quota_exceeded", verdict.reason, { retryAfterS: verdict.retryAfterS });
-      case "drop":
-        return { kind: "drop", reason: verdict.reason };
-      case "defer":
-        return defer(tenant, verdict.reason);
-      default:
-        throw verdict satisfies never;
-    }
-  }
-
-  /** Where the first call of a key is, if a stream remembers it. */
-  async function placeOfFirst(tenant: string, idempotencyKey: string): Promise<"logs" | "deferred" | undefined> {
-    const shard = shardOf(`${tenant}:${idempotencyKey}`, shards);
-    const id = messageId(tenant, `key:${idempotencyKey}`, 1);
-    try {
-      // In this order: a release stores in LOGS before it removes from DEFERRED, whose window remembers the id for longer.
-      for (const place of ["logs", "deferred"] as const) if (await ports.known(place, shard, tenant, id)) return place;
-      return undefined;
-    } catch (cause) {
-      const text = `whether the idempotency key was used before cannot be told now: ${messageOf(cause)}`;
-      throw new RelogError("stream_unavailable", text, { cause, retryAfterS: 2 });
-    }
-  }
-
   return {
     way(tenant, idempotencyKey) {
       const verdict = quotas.verdict(tenant);
       if (verdict.kind === "within" && backlog.count(tenant) === 0) return STORE;
-      return over(tenant, idempotencyKey, verdict);
+      return ways.over(tenant, idempotencyKey, verdict);
     },
     async drop(tenant, reason, { accepted, rejected, errors, size }) {
       const counted = await ports.count({ tenant, reason, records: accepted, size });
@@ -160,4 +106,76 @@ export function overQuota(ports: OverQuotaPorts, shards: number, graceMs: number
       return { reason, until: new Date(timeOfBatchId(batch) + graceMs).toISOString() };
     },
   };
+}
+
+/** Where calls go that are over a quota, or behind others that were. */
+class Ways {
+  readonly #ports: OverQuotaPorts;
+  readonly #shards: number;
+  readonly #clock: Clock;
+  /** Tenants whose backlog did not end when calls waited for it -> when that was. */
+  readonly #inVain = new Map<string, number>();
+
+  constructor(ports: OverQuotaPorts, shards: number, clock: Clock) {
+    this.#ports = ports;
+    this.#shards = shards;
+    this.#clock = clock;
+  }
+
+  async over(tenant: string, idempotencyKey: string | undefined, verdict: QuotaVerdict): Promise<Way> {
+    const first = idempotencyKey === undefined ? undefined : await this.#placeOfFirst(tenant, idempotencyKey);
+    if (first === "logs") return STORE;
+    if (first === "deferred") return this.#defer(tenant, "reason" in verdict ? verdict.reason : BEFORE_THEM);
+    if (verdict.kind !== "within") return this.#judge(tenant, verdict);
+    if (this.#ports.backlog.count(tenant) === 0) return STORE;
+    if (!(await this.#backlogEnds(tenant))) return this.#defer(tenant, BEFORE_THEM);
+    // It took a while: the quota may have ended with what was released.
+    return this.#judge(tenant, this.#ports.quotas.verdict(tenant));
+  }
+
+  #judge(tenant: string, verdict: QuotaVerdict): Way {
+    switch (verdict.kind) {
+      case "within":
+        return STORE;
+      case "reject":
+        throw new RelogError("quota_exceeded", verdict.reason, { retryAfterS: verdict.retryAfterS });
+      case "drop":
+        return { kind: "drop", reason: verdict.reason };
+      case "defer":
+        return this.#defer(tenant, verdict.reason);
+      default:
+        throw verdict satisfies never;
+    }
+  }
+
+  #defer(tenant: string, reason: string): Way {
+    // Before it is there, so that no call that comes now overtakes it.
+    this.#ports.backlog.note(tenant);
+    return { kind: "defer", reason };
+  }
+
+  /** Waits for the end of a backlog that is nearly released. */
+  async #backlogEnds(tenant: string): Promise<boolean> {
+    const { backlog } = this.#ports;
+    const sinceMs = this.#clock.monotonicMs() - (this.#inVain.get(tenant) ?? Number.NEGATIVE_INFINITY);
+    if (backlog.count(tenant) > ENDING_MESSAGES || sinceMs <= ENDING_PAUSE_MS) return false;
+    const ended = await backlog.ended(tenant, ENDING_WAIT_MS);
+    if (ended) this.#inVain.delete(tenant);
+    else this.#inVain.set(tenant, this.#clock.monotonicMs());
+    return ended;
+  }
+
+  /** Where the first call of a key is, if a stream remembers it. @throws RelogError stream_unavailable */
+  async #placeOfFirst(tenant: string, idempotencyKey: string): Promise<"logs" | "deferred" | undefined> {
+    const shard = shardOf(`${tenant}:${idempotencyKey}`, this.#shards);
+    const id = messageId(tenant, `key:${idempotencyKey}`, 1);
+    try {
+      // In this order: a release stores in LOGS before it removes from DEFERRED, which remembers the id all the same.
+      for (const place of ["logs", "deferred"] as const) if (await this.#ports.known(place, shard, tenant, id)) return place;
+      return undefined;
+    } catch (cause) {
+      const text = `whether the idempotency key was used before cannot be told now: ${messageOf(cause)}`;
+      throw new RelogError("stream_unavailable", text, { cause, retryAfterS: 2 });
+    }
+  }
 }

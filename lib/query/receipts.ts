@@ -61,21 +61,11 @@ export function receiptsApi(authenticate: Authenticate, ports: ReceiptPorts): Ho
     }
   }
 
-  /** A message is in LOGS before it leaves DEFERRED: what is in neither, one after the other, is looked for once more. */
-  async function find(tenant: string, id: string): Promise<{ stored: readonly Part[]; waiting: readonly Part[] }> {
-    const stored = await ports.findBatch(tenant, id);
-    const parts = stored[0]?.envelope.parts ?? 0;
-    if (parts > 0 && stored.length === parts) return { stored, waiting: [] };
-    const waiting = await ports.findDeferred(tenant, id);
-    if (waiting.length === 0) return { stored: await ports.findBatch(tenant, id), waiting };
-    return { stored, waiting: waiting.filter(({ envelope }) => stored.every((part) => part.envelope.part !== envelope.part)) };
-  }
-
   app.get("/v1/receipts/:id", async (c) => {
     const principal = await authorize(authenticate, (name) => c.req.header(name), "query");
     const id = c.req.param("id").toUpperCase();
     if (!isBatchId(id)) throw new RelogError("bad_request", "a receipt's id is the 26 characters that an ingest call answered with");
-    const { stored, waiting } = await search(() => find(principal.tenant, id));
+    const { stored, waiting } = await search(() => find(ports, principal.tenant, id));
     const parts = [...stored, ...waiting];
     const first = parts[0];
     if (first === undefined) {
@@ -116,6 +106,16 @@ export function receiptsApi(authenticate: Authenticate, ports: ReceiptPorts): Ho
     });
   });
   return app;
+}
+
+/** A message is in LOGS before it leaves DEFERRED: what is in neither, one after the other, is looked for once more. */
+async function find(ports: ReceiptPorts, tenant: string, id: string): Promise<{ stored: readonly Part[]; waiting: readonly Part[] }> {
+  const stored = await ports.findBatch(tenant, id);
+  const parts = stored[0]?.envelope.parts ?? 0;
+  if (parts > 0 && stored.length === parts) return { stored, waiting: [] };
+  const waiting = await ports.findDeferred(tenant, id);
+  if (waiting.length === 0) return { stored: await ports.findBatch(tenant, id), waiting };
+  return { stored, waiting: waiting.filter(({ envelope }) => stored.every((part) => part.envelope.part !== envelope.part)) };
 }
 
 /** What a batch that waits says besides. */

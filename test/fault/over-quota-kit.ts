@@ -119,7 +119,7 @@ export class QuotaGateway implements AsyncDisposable {
     const decision = new Decision();
     const [health, telemetry] = [new Health(), createTelemetry("gateway", "silent", false)];
     const append = appender(nc, APPEND);
-    const over = undo.use(await openOverQuota(nc, all, append, decision, health, telemetry));
+    const over = undo.use(await openOverQuota(nc, all, append, decision, health, telemetry, AbortSignal.timeout(30_000)));
     const taking = { ...RECORDS, messageBytesMax: all.messageBytesMax, errorsReportedMax: 20 };
     const accept = acceptor(taking, SHARDS, append, (stream, seq) => envelopeAt(nc, stream, seq), systemClock, telemetry, over);
     const admitted = admission({ requestsInFlightMax: 1_000, bytesInFlightMax: 50_000_000 }, telemetry);
