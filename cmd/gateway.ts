@@ -26,6 +26,7 @@ import { envelopeAt } from "../lib/streams/envelope-at.ts";
 import { serveQueue } from "../lib/streams/serve.ts";
 import { reconcileUntilDone, topology, topologySettings } from "../lib/streams/topology.ts";
 import { openAccounts } from "./parts/accounts.ts";
+import { gapSettings, openOverQuota } from "./parts/deferred.ts";
 import { openGatewayLimits } from "./parts/limits.ts";
 import { Metering } from "./parts/meter.ts";
 import { openNatsKeys } from "./parts/nats-keys.ts";
@@ -47,6 +48,7 @@ const settings = settingsOrExit(
     ...bodySettings,
     ...admitSettings,
     ...tenantLimitSettings,
+    ...gapSettings,
   },
   process.env,
   ({ appendTimeoutMs, dedupeWindowMs }) =>
@@ -79,21 +81,16 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
 
   const report = (shard: number, why: string | undefined): void => health.warn(STREAMS.logs(shard), why);
   const { rates, names } = stack.use(openGatewayLimits(nc, accounts.directory, settings, health, telemetry));
+  const append = appender(nc, settings, report);
+  const over = stack.use(await openOverQuota(nc, settings, append, metering.quotas, health, telemetry, signal));
   const tenancy: Tenancy = {
+    over,
     limits: (principal) => rates.of(principal),
     quotas: metering.quotas,
     attributes: (tenant) => names.of(tenant),
   };
   const admitted = admission(settings, telemetry);
-  const accept = acceptor(
-    settings,
-    settings.shards,
-    appender(nc, settings, report),
-    (stream, seq) => envelopeAt(nc, stream, seq),
-    systemClock,
-    telemetry,
-    tenancy,
-  );
+  const accept = acceptor(settings, settings.shards, append, (stream, seq) => envelopeAt(nc, stream, seq), systemClock, telemetry, tenancy);
   const natsKeys = stack.use(openNatsKeys(settings, nc, accounts, health, telemetry, signal));
   const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry, tenancy);
   const handle = nativeIngest(natsKeys.tenantOf, accept, admitted, settings, telemetry, tenancy);

@@ -30,12 +30,13 @@ import { usageStore } from "../lib/store/usage.ts";
 import { shardProgress } from "../lib/streams/checkpoints.ts";
 import type { NatsConnection } from "../lib/streams/connection.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
-import { findBatch, findDeadLetters } from "../lib/streams/find.ts";
+import { findBatch, findDeadLetters, findDeferred } from "../lib/streams/find.ts";
 import { followGenerations } from "../lib/streams/generations.ts";
-import { shardSettings } from "../lib/streams/topology.ts";
+import { deferSettings, shardSettings } from "../lib/streams/topology.ts";
 import { tailSettings } from "../lib/tail/limits.ts";
 import { usageApi } from "../lib/usage/api.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
+import { openGap } from "./parts/deferred.ts";
 import { queryDocument } from "./parts/document.ts";
 import { openSlots, queryTenancy } from "./parts/limits.ts";
 import { Metering } from "./parts/meter.ts";
@@ -54,6 +55,7 @@ const settings = {
   ...tenantLimitSettings,
   ...natsSettings,
   ...shardSettings,
+  ...deferSettings,
   ...siteSettings,
   ...tailSettings,
   port: integer("RELOG_QUERY_PORT", "8081", [0, 65_535], "port", "HTTP of the query service"),
@@ -111,6 +113,9 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   stack.defer(() => nats?.close());
   stack.use(accounts);
   const receiptPorts = () => ({
+    findDeferred: (tenant: string, id: string) => findDeferred(connected(), tenant, id),
+    findGap: (tenant: string, id: string) => openGap(connected(), tenant, id),
+    deferGraceMs: values.deferGraceMs,
     findBatch: (tenant: string, id: string) => findBatch(connected(), values.shards, tenant, id),
     findDeadLetters: (shard: number, tenant: string, id: string) => findDeadLetters(connected(), shard, tenant, id),
     checkpoints: (shard: number) => shardProgress(connected(), shard),

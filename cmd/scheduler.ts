@@ -31,6 +31,7 @@ import type { Job } from "../lib/scheduler/jobs.ts";
 import { runJobs } from "../lib/scheduler/jobs.ts";
 import { jobRoutes, operatorApi } from "../lib/scheduler/operator.ts";
 import { openClickHouse } from "../lib/store/client.ts";
+import { appendSettings } from "../lib/streams/append.ts";
 import type { NatsConnection } from "../lib/streams/connection.ts";
 import { connectNats } from "../lib/streams/connection.ts";
 import { followGenerations, generationsRegister } from "../lib/streams/generations.ts";
@@ -40,6 +41,7 @@ import type { Accounts } from "./parts/accounts.ts";
 import { openAccounts } from "./parts/accounts.ts";
 import { archiveJobs } from "./parts/archive.ts";
 import { archivedOrigin, deadLetters, deadLetterWatch } from "./parts/dead.ts";
+import { deferredJobs } from "./parts/deferred.ts";
 import { erasing } from "./parts/erasure.ts";
 import { Metering } from "./parts/meter.ts";
 import { meterJobs } from "./parts/meter-jobs.ts";
@@ -67,6 +69,7 @@ const settings = settingsOrExit(
     ...rebuildSettings,
     ...rehydrateSettings,
     ...usageSettings,
+    ...appendSettings,
   },
   process.env,
   retentionFault,
@@ -96,6 +99,7 @@ function backgroundJobs(
     { name: "rehydrate", run: (signal) => runRehydrations(tables, log, signal) },
     { name: "rehydrate-drop", run: (signal) => dropRehydrations(tables, log, signal) },
     { name: "erasure", run: (signal) => runErasures(erasures, log, signal) },
+    ...deferredJobs({ nc, settings, quota: metering.release, owner: `${owner}/deferred`, health, telemetry }),
     { name: "retention", run: (signal) => every(SWEEP_MS, sweep, signal) },
     usage.job,
     ...meterJobs(metering, nc, owner, health, telemetry),

@@ -19,10 +19,9 @@ import type { NatsConnection } from "../../lib/streams/connection.ts";
 import { countSubject, forgetMatching, purgeSubject, remainingIn } from "../../lib/streams/erase.ts";
 import type { Leased } from "../../lib/streams/lease.ts";
 import { acquire } from "../../lib/streams/lease.ts";
+import { purgeDeferredTenant } from "./deferred.ts";
 import type { Projection } from "./projection.ts";
 
-/** Messages that are kept aside until a quota turns; absent where there never were any. */
-const DEFERRED = "DEFERRED";
 /** Registers that speak of one tenant. */
 const NAMING = (tenant: string): string[] => [`gap.${tenant}`, `gap.${tenant}.>`, `names.${tenant}`, `names.${tenant}.>`];
 const KEPT = [
@@ -71,11 +70,11 @@ export function erasing(parts: Projection, directory: Directory, run: Run, keepM
     removal: (table) => removalFrom(clickhouse, tableOf(table), cluster),
     async messages(tenant) {
       const deadLetters = await countSubject(nc, STREAMS.deadLetters, `dead.*.${tenant}`);
-      return { deadLetters, deferred: await countSubject(nc, DEFERRED, `deferred.*.${tenant}`) };
+      return { deadLetters, deferred: await countSubject(nc, STREAMS.deferred, `deferred.*.${tenant}`) };
     },
     async purge(tenant) {
       await purgeSubject(nc, STREAMS.deadLetters, `dead.*.${tenant}`);
-      await purgeSubject(nc, DEFERRED, `deferred.*.${tenant}`);
+      await purgeDeferredTenant(nc, tenant);
     },
     forgetNames: (tenant) => forgetMatching(nc, NAMING(tenant)),
     remains: (tenant) => remains(parts, shards, tenant, keepMs),

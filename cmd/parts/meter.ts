@@ -5,6 +5,7 @@ import { messageOf } from "../../lib/base/errors.ts";
 import type { Health } from "../../lib/base/health.ts";
 import { every, sleep } from "../../lib/base/loop.ts";
 import type { Telemetry } from "../../lib/base/telemetry.ts";
+import type { ReleaseQuota } from "../../lib/deferred/release.ts";
 import { STREAMS } from "../../lib/event/envelope.ts";
 import type { Register } from "../../lib/streams/cas.ts";
 import { register } from "../../lib/streams/cas.ts";
@@ -78,6 +79,14 @@ export class Metering {
     signal.addEventListener("abort", () => stopped.resolve(), { once: true });
     this.#tell();
     await Promise.race([this.#read.promise, stopped.promise]);
+  }
+
+  /** What the release of deferred records goes by; nothing is released on usage that is not read. */
+  get release(): ReleaseQuota {
+    return {
+      left: (tenant) => (this.meter.ready ? this.quotas.left(tenant) : { records: 0, bytes: 0 }),
+      stored: (message) => this.quotas.stored(message),
+    };
   }
 
   #tell(): void {

@@ -30,6 +30,8 @@ export const HEADERS = {
   observedMs: "Relog-Observed",
   /** SHA-256 of the body, after decompression, when the call had an idempotency key. */
   bodyHash: "Relog-Body-Sha256",
+  /** When a message that was kept aside over its tenant's quota was first accepted, milliseconds since the epoch. */
+  deferredMs: "Relog-Deferred",
 } as const;
 
 export interface Envelope {
@@ -57,10 +59,15 @@ export interface Envelope {
 /** An envelope to be written; messages of earlier versions did not say the last two. */
 export type Enveloped = Omit<Envelope, "size" | "observedMs"> & Partial<Pick<Envelope, "size" | "observedMs">>;
 
+/** What JetStream knows a message by within its window. @param dedupeKey the batch id, or the idempotency key with "key:" before it */
+export function messageId(tenant: string, dedupeKey: string, part: number): string {
+  return `${tenant}:${dedupeKey}:${part}`;
+}
+
 /** Header pairs of an envelope, the de-duplication id included. */
 export function envelopeHeaders(envelope: Enveloped, dedupeKey: string): [string, string][] {
   return [
-    [HEADERS.messageId, `${envelope.tenant}:${dedupeKey}:${envelope.part}`],
+    [HEADERS.messageId, messageId(envelope.tenant, dedupeKey, envelope.part)],
     [HEADERS.schema, String(envelope.schema)],
     [HEADERS.tenant, envelope.tenant],
     [HEADERS.batch, envelope.batch],
@@ -142,12 +149,15 @@ export function isTenant(text: string): boolean {
 export const SUBJECTS = {
   logs: (shard: number, tenant: string) => `logs.${shard}.${tenant}`,
   logsOfShard: (shard: number) => `logs.${shard}.>`,
+  deferred: (shard: number, tenant: string) => `deferred.${shard}.${tenant}`,
+  deferredOf: (tenant: string) => `deferred.*.${tenant}`,
   dead: (shard: number, tenant: string) => `dead.${shard}.${tenant}`,
   ingest: (tenant: string) => `ingest.${tenant}`,
 } as const;
 
 export const STREAMS = {
   logs: (shard: number) => `LOGS_${shard}`,
+  deferred: "DEFERRED",
   deadLetters: "DEAD_LETTERS",
   control: "CONTROL",
   projections: "projections",

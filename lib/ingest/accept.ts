@@ -20,8 +20,8 @@ import type { Collector } from "./collect.ts";
 import { collect } from "./collect.ts";
 import type { Decoded, RecordLimits } from "./decoded.ts";
 import { recordSettings } from "./decoded.ts";
+import type { Deferred, Dropped, Way } from "./over-quota.ts";
 import type { TenantAttributes } from "./overflow.ts";
-import type { QuotaPort } from "./quota.ts";
 import type { Tenancy } from "./tenancy.ts";
 import { UNBOUNDED } from "./tenancy.ts";
 
@@ -41,6 +41,8 @@ export type AppendPort = (message: {
   tenant: string;
   headers: readonly (readonly [string, string])[];
   payload: Uint8Array;
+  /** For the stream where records over a quota wait. */
+  deferred?: boolean;
 }) => Promise<{ stream: string; seq: number; duplicate: boolean }>;
 
 /** The envelope of a stored message. */
@@ -72,6 +74,10 @@ export interface Receipt {
   readonly parts?: readonly { readonly stream: string; readonly seq: number }[];
   /** True when the call had been stored before under the same idempotency key. */
   readonly duplicate?: true;
+  /** The call waits until its tenant's quota has room. */
+  readonly deferred?: Deferred;
+  /** The call was counted and not stored. */
+  readonly dropped?: Dropped["dropped"];
 }
 
 const KEY = /^[\x21-\x7e]{1,200}$/;
@@ -87,9 +93,9 @@ export function acceptor(
   envelopeAt: EnvelopePort,
   clock: Clock,
   telemetry: Telemetry,
-  tenancy: Pick<Tenancy, "quotas" | "attributes"> = UNBOUNDED,
+  tenancy: Pick<Tenancy, "quotas" | "over" | "attributes"> = UNBOUNDED,
 ): Accept {
-  const acceptance = new Acceptance(settings, shards, append, envelopeAt, tenancy.quotas);
+  const acceptance = new Acceptance(settings, shards, append, envelopeAt, tenancy);
   const overflows = telemetry.counter("relog_ingest_overflow_attributes_total", "attributes moved into `overflow`, by the limit", [
     "limit",
   ]);
@@ -103,6 +109,7 @@ export function acceptor(
     if (call.idempotencyKey !== undefined && !KEY.test(call.idempotencyKey)) {
       throw new RelogError("idempotency_key_invalid", "the idempotency key has characters or a length that cannot be");
     }
+    const way = await tenancy.over.way(call.tenant, call.idempotencyKey);
     const known = tenancy.attributes(call.tenant);
     const attributes = known instanceof Promise ? await known : known;
     const now = clock.now();
@@ -110,8 +117,9 @@ export function acceptor(
     call.charge?.(collected.accepted + collected.rejected);
     for (const [reason, count] of collected.rejectedByCode) rejections.inc({ source: call.source, reason }, count);
     if (collected.accepted === 0) throw nothingToStore(collected);
+    if (way.kind === "drop") return await tenancy.over.drop(call.tenant, way.reason, collected);
     const end = ackLatency.startTimer();
-    const receipt = await acceptance.store(call, decode, collected, now, attributes);
+    const receipt = await acceptance.store(call, decode, collected, now, attributes, way);
     end();
     if (receipt.duplicate) return receipt;
     records.inc({ source: call.source }, receipt.accepted);
@@ -127,28 +135,35 @@ class Acceptance {
   readonly #shards: number;
   readonly #append: AppendPort;
   readonly #envelopeAt: EnvelopePort;
-  readonly #quotas: Pick<QuotaPort, "stored">;
+  readonly #tenancy: Pick<Tenancy, "quotas" | "over">;
 
   constructor(
     settings: Values<typeof acceptSettings>,
     shards: number,
     append: AppendPort,
     envelopeAt: EnvelopePort,
-    quotas: Pick<QuotaPort, "stored">,
+    tenancy: Pick<Tenancy, "quotas" | "over">,
   ) {
     this.#settings = settings;
     this.#shards = shards;
     this.#append = append;
     this.#envelopeAt = envelopeAt;
-    this.#quotas = quotas;
+    this.#tenancy = tenancy;
   }
 
   collect(call: Call, decode: Decode, now: number, attributes: TenantAttributes): Collector {
     return collect(this.#settings, (limits, out) => decode(call.body, limits, out), now, attributes);
   }
 
-  async store(call: Call, decode: Decode, collected: Collector, now: number, attributes: TenantAttributes): Promise<Receipt> {
-    const sending = this.#identify(call, now);
+  async store(
+    call: Call,
+    decode: Decode,
+    collected: Collector,
+    now: number,
+    attributes: TenantAttributes,
+    way: Exclude<Way, { kind: "drop" }>,
+  ): Promise<Receipt> {
+    const sending = this.#identify(call, now, way.kind === "defer");
     const first = await this.#send(call, sending, collected, 0, now);
     const parts = [first];
     let [rest, restNow, totals] = [collected, now, { accepted: collected.accepted, rejected: collected.rejected }];
@@ -187,18 +202,19 @@ class Acceptance {
       ...(overflowed > 0 ? { overflowed } : {}),
       ...(parts.length > 1 ? { parts: parts.map(({ stream, seq }) => ({ stream, seq })) } : {}),
       ...(duplicate ? { duplicate: true } : {}),
+      ...(way.kind === "defer" ? { deferred: this.#tenancy.over.deferred(call.tenant, sending.id, totals.accepted, way.reason) } : {}),
     };
   }
 
-  #identify(call: Call, now: number): Sending {
+  #identify(call: Call, now: number, deferred: boolean): Sending {
     if (call.idempotencyKey === undefined) {
       const id = newBatchId(now);
-      return { id, shard: shardOf(id, this.#shards), dedupeKey: id, bodyHash: "" };
+      return { id, shard: shardOf(id, this.#shards), dedupeKey: id, bodyHash: "", deferred };
     }
     // De-duplication is per stream: all calls of a key must meet on one shard.
     const shard = shardOf(`${call.tenant}:${call.idempotencyKey}`, this.#shards);
     const bodyHash = createHash("sha256").update(call.body).digest("hex");
-    return { id: newBatchIdOn(shard, this.#shards, now), shard, dedupeKey: `key:${call.idempotencyKey}`, bodyHash };
+    return { id: newBatchIdOn(shard, this.#shards, now), shard, dedupeKey: `key:${call.idempotencyKey}`, bodyHash, deferred };
   }
 
   async #send({ tenant, source }: Call, sending: Sending, collected: Collector, index: number, now: number) {
@@ -223,10 +239,11 @@ class Acceptance {
       observedMs: now,
     };
     const headers = envelopeHeaders(envelope, sending.dedupeKey);
-    const { shard } = sending;
-    const appended = await this.#append({ shard, tenant, headers, payload: await encodeBlock(block) });
+    const { shard, deferred } = sending;
+    const appended = await this.#append({ shard, tenant, headers, payload: await encodeBlock(block), deferred });
     const { records, size } = block;
-    if (!appended.duplicate) this.#quotas.stored({ tenant, shard, seq: appended.seq, records, size });
+    // What waits is counted when it is released.
+    if (!appended.duplicate && !deferred) this.#tenancy.quotas.stored({ tenant, shard, seq: appended.seq, records, size });
     return appended;
   }
 }
@@ -245,6 +262,7 @@ interface Sending {
   readonly dedupeKey: string;
   /** Empty without an idempotency key. */
   readonly bodyHash: string;
+  readonly deferred: boolean;
 }
 
 /** Some messages of a call are stored and one is not: only the same call under an idempotency key can be repeated without doubling them. */

@@ -42,6 +42,11 @@ export class Collector implements Decoded {
     this.#cuts = cuts;
   }
 
+  /** See BatchBuilder.size. */
+  get size(): number {
+    return this.blocks.reduce((sum, block) => sum + block.builder.size, 0);
+  }
+
   get rawBytes(): number {
     return this.blocks.reduce((sum, block) => sum + block.rawBytes, 0);
   }

@@ -19,7 +19,7 @@ import { ingestLatency } from "./latency.ts";
 import type { CallLimits } from "./limits.ts";
 import { decodeNdjson } from "./ndjson/decode.ts";
 import { fieldMaps, RENAME_PARAMETERS } from "./ndjson/rename.ts";
-import { admitQuota } from "./quota.ts";
+import { refuseEarly } from "./quota.ts";
 import type { Tenancy } from "./tenancy.ts";
 import { UNBOUNDED } from "./tenancy.ts";
 
@@ -48,7 +48,8 @@ export function ingestApi(
       const limits = tenancy.limits(principal);
       said = limits;
       limits.enter();
-      admitQuota(tenancy.quotas.verdict(principal.tenant));
+      const idempotencyKey = c.req.header("idempotency-key");
+      refuseEarly(tenancy.quotas.verdict(principal.tenant), idempotencyKey);
       const contentType = c.req.header("content-type") ?? "";
       if (FOREIGN_TYPE.test(contentType)) {
         throw new RelogError(
@@ -66,7 +67,7 @@ export function ingestApi(
       try {
         limits.body(body.bytes.length);
         const charge = (records: number): void => limits.records(records);
-        const call = { tenant, source: "ndjson", body: body.bytes, idempotencyKey: c.req.header("idempotency-key"), charge };
+        const call = { tenant, source: "ndjson", body: body.bytes, idempotencyKey, charge };
         const receipt = await admission.admit(tenant, () => accept(call, (bytes, bounds, out) => decodeNdjson(bytes, fields, bounds, out)));
         requests.inc({ source: "ndjson", outcome: "ok" });
         sayLimits(c, limits);

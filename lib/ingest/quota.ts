@@ -29,9 +29,15 @@ export interface QuotaPort {
 /** No quotas: for processes and tests without accounts. */
 export const NO_QUOTAS: QuotaPort = { verdict: () => ({ kind: "within" }), stored: () => undefined };
 
-/** Lets a call in, or refuses it before anything of it is read. @throws RelogError quota_exceeded */
-export function admitQuota(verdict: QuotaVerdict): void {
-  if (verdict.kind === "within") return;
-  const { reason, retryAfterS, details } = verdict;
-  throw new RelogError("quota_exceeded", reason, { retryAfterS, details: { ...details } });
+/** The refusal of a call that is over a quota. */
+export function quotaExceeded({ reason, retryAfterS, details }: Exclude<QuotaVerdict, { readonly kind: "within" }>): RelogError {
+  return new RelogError("quota_exceeded", reason, { retryAfterS, details: { ...details } });
+}
+
+/**
+ * Refuses a call before anything of it is read, when that is certain: one with an idempotency key may repeat a call that was stored.
+ * @throws RelogError quota_exceeded
+ */
+export function refuseEarly(verdict: QuotaVerdict, idempotencyKey: string | undefined): void {
+  if (verdict.kind === "reject" && idempotencyKey === undefined) throw quotaExceeded(verdict);
 }

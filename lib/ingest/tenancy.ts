@@ -2,6 +2,8 @@
 
 import type { LimitsPort } from "./limits.ts";
 import { NO_LIMITS } from "./limits.ts";
+import type { OverQuota } from "./over-quota.ts";
+import { WITHIN } from "./over-quota.ts";
 import type { AttributesPort } from "./overflow.ts";
 import { ANY_ATTRIBUTES } from "./overflow.ts";
 import type { QuotaPort } from "./quota.ts";
@@ -10,8 +12,9 @@ import { NO_QUOTAS } from "./quota.ts";
 export interface Tenancy {
   readonly limits: LimitsPort;
   readonly quotas: QuotaPort;
+  readonly over: OverQuota;
   readonly attributes: AttributesPort;
 }
 
 /** For processes and tests without accounts. */
-export const UNBOUNDED: Tenancy = { limits: NO_LIMITS, quotas: NO_QUOTAS, attributes: () => ANY_ATTRIBUTES };
+export const UNBOUNDED: Tenancy = { limits: NO_LIMITS, quotas: NO_QUOTAS, over: WITHIN, attributes: () => ANY_ATTRIBUTES };

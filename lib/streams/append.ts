@@ -24,6 +24,7 @@ export const appendSettings = {
 
 const RETRY_FIRST_MS = 20;
 const RETRY_MAX_MS = 1_000;
+const FULL_RETRY_S = 60;
 
 export interface Appended {
   readonly stream: string;
@@ -37,9 +38,11 @@ export interface Message {
   readonly tenant: string;
   readonly headers: readonly (readonly [string, string])[];
   readonly payload: Uint8Array;
+  /** True for the stream DEFERRED, where records over a quota wait. */
+  readonly deferred?: boolean | undefined;
 }
 
-/** @throws RelogError stream_full, stream_unavailable, outcome_unknown, too_many_bytes */
+/** @throws RelogError quota_exceeded (DEFERRED is full), stream_full, stream_unavailable, outcome_unknown, too_many_bytes */
 export type Append = (message: Message) => Promise<Appended>;
 
 interface PubAck {
@@ -56,6 +59,7 @@ export function appender(
   report: (shard: number, why: string | undefined) => void = () => undefined,
 ): Append {
   return async (message) => {
+    if (message.deferred) return await append(message).catch(throwDeferred);
     try {
       const appended = await append(message);
       report(message.shard, undefined);
@@ -69,7 +73,7 @@ export function appender(
   async function append(message: Message): Promise<Appended> {
     const header = headers();
     for (const [name, value] of message.headers) header.append(name, value);
-    const subject = SUBJECTS.logs(message.shard, message.tenant);
+    const subject = (message.deferred ? SUBJECTS.deferred : SUBJECTS.logs)(message.shard, message.tenant);
     const deadline = performance.now() + settings.appendTimeoutMs;
     /** Whether some attempt may have been stored without our knowing. */
     let unknown = false;
@@ -95,6 +99,13 @@ export function appender(
       await sleep(backoffMs(attempt, RETRY_FIRST_MS, RETRY_MAX_MS));
     }
   }
+}
+
+/** Its quota is used up and there is no room to wait: for the tenant that is the quota's end. */
+function throwDeferred(error: unknown): never {
+  if (!(error instanceof RelogError) || error.code !== "stream_full") throw error;
+  const text = "the quota is used up, and DEFERRED, where records would wait, is full (RELOG_DEFERRED_BYTES_MAX)";
+  throw new RelogError("quota_exceeded", text, { cause: error, retryAfterS: FULL_RETRY_S });
 }
 
 /** @throws RelogError when trying again soon will not help, Error when the message should never have been made */

@@ -10,5 +10,6 @@ export const JETSTREAM = {
   wrongLastSequence: 10_071,
   /** The store refuses, mostly because the stream is full. */
   storeFailed: 10_077,
+  rollupFailed: 10_111,
   ingestQueueFull: 10_167,
 } as const;

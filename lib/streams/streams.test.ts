@@ -49,7 +49,7 @@ describe("streams", () => {
     const specs = topology(SETTINGS);
     const both = await Promise.all([reconcile(nc, specs), reconcile(more, specs)]);
     const created = both.flatMap((result) => result.created);
-    expect(new Set(created)).toEqual(new Set(["LOGS_0", "LOGS_1", "DEAD_LETTERS", "CONTROL", "KV_projections"]));
+    expect(new Set(created)).toEqual(new Set(["LOGS_0", "LOGS_1", "DEFERRED", "DEAD_LETTERS", "CONTROL", "KV_projections"]));
     expect(both.flatMap((result) => result.drift)).toEqual([]);
     expect(await reconcile(nc, specs)).toEqual({ created: [], drift: [] });
   });

@@ -31,6 +31,11 @@ export const archiveSetting = text(
   "where sealed segments are kept: a folder, or s3://bucket/prefix; empty means no archive",
 );
 
+/** For processes that only say until when something is deferred. */
+export const deferSettings = {
+  deferGraceMs: duration("RELOG_DEFER_GRACE", "7d", "how long a deferred record waits for its tenant's quota before it becomes a gap"),
+};
+
 export const topologySettings = {
   ...shardSettings,
   replicas: integer("RELOG_REPLICAS", "1", [1, 5], "copies", "replicas of every stream: 1 on one machine, 3 over three zones"),
@@ -42,6 +47,12 @@ export const topologySettings = {
   ),
   archive: archiveSetting,
   deadLetterBytesMax: bytes("RELOG_DEAD_LETTER_BYTES_MAX", "1GiB", "the DEAD_LETTERS stream"),
+  deferredBytesMax: bytes(
+    "RELOG_DEFERRED_BYTES_MAX",
+    "1GiB",
+    "the DEFERRED stream, where records over a quota wait; when it is full, calls that would be deferred are answered 429",
+  ),
+  ...deferSettings,
   dedupeWindowMs: duration("RELOG_DEDUPE_WINDOW", "10m", "how long an idempotency key is remembered"),
 };
 
@@ -62,8 +73,14 @@ export type StreamSpec = Pick<
   | "deny_delete"
 >;
 
-/** Every stream of an installation. */
-export function topology(settings: Omit<Values<typeof topologySettings>, "archive"> & { readonly archive?: string }): StreamSpec[] {
+/** The server's own end of what is deferred lies behind the grace: by then a releaser has made a gap record of it, or none ran for days. */
+const DEFERRED_MARGIN_MS = 3 * 86_400_000;
+
+type Optional = "archive" | "deferredBytesMax" | "deferGraceMs";
+type TopologyValues = Values<typeof topologySettings>;
+
+/** Every stream of an installation. Without a bound or a grace, DEFERRED has none. */
+export function topology(settings: Omit<TopologyValues, Optional> & Partial<Pick<TopologyValues, Optional>>): StreamSpec[] {
   const base = {
     num_replicas: settings.replicas,
     storage: StorageType.File,
@@ -85,6 +102,13 @@ export function topology(settings: Omit<Values<typeof topologySettings>, "archiv
   }));
   return [
     ...logs,
+    {
+      ...base,
+      name: STREAMS.deferred,
+      subjects: ["deferred.>"],
+      max_bytes: settings.deferredBytesMax ?? -1,
+      max_age: settings.deferGraceMs === undefined ? 0 : nanos(settings.deferGraceMs + DEFERRED_MARGIN_MS),
+    },
     { ...base, name: STREAMS.deadLetters, subjects: ["dead.>"], max_bytes: settings.deadLetterBytesMax },
     { ...base, name: STREAMS.control, subjects: ["control.>"], deny_delete: true },
     // A key-value bucket is a stream of this shape. Source: NATS ADR-8. Reads go to the leader (no direct access): a

@@ -14,7 +14,7 @@ import { type bodySettings, readBody } from "../body.ts";
 import { ingestLatency } from "../latency.ts";
 import { decodeNdjson } from "../ndjson/decode.ts";
 import { fieldMaps } from "../ndjson/rename.ts";
-import { admitQuota } from "../quota.ts";
+import { refuseEarly } from "../quota.ts";
 import type { Tenancy } from "../tenancy.ts";
 import { UNBOUNDED } from "../tenancy.ts";
 
@@ -85,7 +85,8 @@ function storing(
     const { tenant } = principal;
     const limits = tenancy.limits(principal);
     limits.enter();
-    admitQuota(tenancy.quotas.verdict(tenant));
+    const idempotencyKey = request.header("nats-msg-id") ?? request.header("idempotency-key");
+    refuseEarly(tenancy.quotas.verdict(tenant), idempotencyKey);
     const contentType = request.header("content-type") ?? "application/x-ndjson";
     if (!/json/i.test(contentType))
       throw new RelogError(
@@ -96,7 +97,6 @@ function storing(
     const encoding = request.header("content-encoding");
     const body = await readBody(once(request.payload), request.payload.length, encoding, settings, admission.bytes(tenant));
     try {
-      const idempotencyKey = request.header("nats-msg-id") ?? request.header("idempotency-key");
       limits.body(body.bytes.length);
       const call = { tenant, source: SOURCE, body: body.bytes, idempotencyKey, charge: (records: number) => limits.records(records) };
       const receipt = await admission.admit(tenant, () => accept(call, (bytes, bounds, out) => decodeNdjson(bytes, fields, bounds, out)));

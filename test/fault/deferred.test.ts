@@ -1,0 +1,92 @@
+// The releaser dies at each step: every deferred message is in LOGS once and in order, every gap once, beyond any window too.
+
+import { expect } from "vitest";
+import { waitFor } from "../../lib/base/loop.ts";
+import type { ReleaseStep } from "../../lib/deferred/release.ts";
+import { runReleases } from "../../lib/deferred/release.ts";
+import { deferredByTenant } from "../../lib/streams/deferred.ts";
+import { readStream, streamState } from "../../lib/streams/read.ts";
+import { died, faultTest } from "./kit.ts";
+import { QuotaGateway } from "./over-quota-kit.ts";
+
+/** So short that it protects nothing: what is once is so because it was looked for. */
+const WINDOW = { dedupeWindowMs: 100, messageBytesMax: 2_000 };
+const LEASE = { RELOG_LEASE: "2s" };
+const lines = (mark: string): string =>
+  Array.from({ length: 20 }, (_, i) => JSON.stringify({ message: `${mark}-${i}`, filler: "x".repeat(200) })).join("\n");
+
+/** The tenant's messages of each LOGS stream, as batch and part. */
+async function inLogs({ nc }: QuotaGateway): Promise<string[][]> {
+  return await Promise.all(
+    [0, 1].map(async (shard) => {
+      const { lastSeq } = await streamState(nc, `LOGS_${shard}`);
+      if (lastSeq === 0) return [];
+      const { messages } = await readStream(nc, `LOGS_${shard}`, 1, { messagesMax: 1_000, bytesMax: 2 ** 23 }, 5_000);
+      expect(messages.length).toBe(lastSeq);
+      return messages.map(({ header }) => `${header("Relog-Batch")} ${header("Relog-Part")}`);
+    }),
+  );
+}
+
+const emptied = ({ nc }: QuotaGateway) =>
+  waitFor("DEFERRED to be empty", async () => ((await deferredByTenant(nc)).size === 0 ? true : undefined), 60_000);
+
+for (const step of ["intended", "published", "published:3", "removed", "done"])
+  faultTest(`killed at "${step}", the next one goes on`, async (rig) => {
+    const gateway = rig.use(await QuotaGateway.open(rig.stack, WINDOW));
+    gateway.decision.is("defer");
+    const first = await rig.service("scheduler", { ...LEASE, RELOG_FAILPOINT: `deferred-${step}` });
+    const ids: string[] = [];
+    for (let i = 0; i < 6; i++) ids.push((await gateway.post(lines(`c${i}`))).json.id);
+    await died(first);
+    await rig.service("scheduler", LEASE);
+    await emptied(gateway);
+    const logs = await inLogs(gateway);
+    const wanted = ids.flatMap((id) => [1, 2, 3].map((part) => `${id} ${part}/3`));
+    expect(logs.flat().toSorted()).toEqual(wanted.toSorted());
+    for (const shard of logs) expect(shard).toEqual(shard.toSorted((a, b) => wanted.indexOf(a) - wanted.indexOf(b)));
+    await rig.projector();
+    await rig.caughtUp();
+    expect(await rig.sql("SELECT count(), uniqExact(batch, line), uniqExact(body) FROM relog_g1.logs")).toEqual([["120", "120", "120"]]);
+  });
+
+for (const step of ["intended", "gap", "removed", "done"] satisfies ReleaseStep[])
+  faultTest(
+    `an expiry that breaks off at "${step}" leaves one gap record`,
+    async (rig) => {
+      const gateway = rig.use(await QuotaGateway.open(rig.stack, WINDOW));
+      gateway.decision.is("defer");
+      gateway.decision.room = { records: 0, bytes: 0 };
+      for (let i = 0; i < 3; i++) await gateway.post(lines(`c${i}`));
+      const breaks = {
+        ...gateway.releasePorts(),
+        failpoint(at: ReleaseStep) {
+          if (at === step) throw new Error(`broken off at ${at}`);
+        },
+      };
+      await expect(runReleases(breaks, 1, AbortSignal.timeout(30_000))).rejects.toThrow(`broken off at ${step}`);
+      {
+        await using _ = gateway.releaser(1);
+        await emptied(gateway);
+      }
+      expect((await inLogs(gateway)).flat().length).toBe(1);
+    },
+    { clickhouse: false },
+  );
+
+faultTest(
+  "an idempotency key that is used again after its window is another call, and released as one",
+  async (rig) => {
+    const gateway = rig.use(await QuotaGateway.open(rig.stack, WINDOW));
+    gateway.decision.is("defer");
+    const first = (await gateway.post('{"message":"one"}', "k")).json;
+    const second = await waitFor("the window to pass", async () => {
+      const { status, json } = await gateway.post('{"message":"two"}', "k");
+      return status === 200 ? json : undefined;
+    });
+    await using _ = gateway.releaser();
+    await emptied(gateway);
+    expect((await inLogs(gateway)).flat().toSorted()).toEqual([`${first.id} 1/1`, `${second.id} 1/1`].toSorted());
+  },
+  { clickhouse: false },
+);
