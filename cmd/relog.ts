@@ -10,6 +10,7 @@ import { command as archive } from "./relog/archive.ts";
 import { command as audit } from "./relog/audit.ts";
 import { command as checkConfig } from "./relog/check-config.ts";
 import { command as dead } from "./relog/dead.ts";
+import { command as deferred } from "./relog/deferred.ts";
 import { command as generations } from "./relog/generations.ts";
 import { command as keys } from "./relog/keys.ts";
 import { command as limits } from "./relog/limits.ts";
@@ -30,6 +31,7 @@ const COMMANDS: Commands = {
   rehydrate,
   verify,
   dead,
+  deferred,
   archive,
   tenants,
   keys,

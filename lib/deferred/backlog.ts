@@ -16,8 +16,9 @@ export class Backlog {
   readonly #look: () => Promise<ReadonlyMap<string, number>>;
   readonly #clock: Clock;
   #counts: ReadonlyMap<string, number> = new Map();
-  /** What this process deferred since the last look began: tenant -> when. */
-  readonly #own = new Map<string, number>();
+  /** Calls that this process deferred since the last look began, and while the one before it did: tenant -> how many, roughly. */
+  #own = new Map<string, number>();
+  #looking: ReadonlyMap<string, number> = new Map();
   #waiting = 0;
   #wanted = Promise.withResolvers<void>();
   #looked = Promise.withResolvers<void>();
@@ -30,12 +31,13 @@ export class Backlog {
 
   /** Messages of the tenant that wait, as far as is known. */
   count(tenant: string): number {
-    return Math.max(this.#counts.get(tenant) ?? 0, this.#own.has(tenant) ? 1 : 0);
+    const own = (this.#own.get(tenant) ?? 0) + (this.#looking.get(tenant) ?? 0);
+    return (this.#counts.get(tenant) ?? 0) + own;
   }
 
   /** Told before and after a message is deferred. */
   note(tenant: string): void {
-    this.#own.set(tenant, this.#clock.monotonicMs());
+    this.#own.set(tenant, (this.#own.get(tenant) ?? 0) + 1);
   }
 
   /** Waits until nothing of the tenant waits any more; false when that takes longer than `waitMs`. */
@@ -54,9 +56,17 @@ export class Backlog {
 
   /** Looks once. @throws what the look throws */
   async refresh(): Promise<void> {
-    const beganMs = this.#clock.monotonicMs();
-    this.#counts = await this.#look();
-    for (const [tenant, atMs] of this.#own) if (atMs < beganMs) this.#own.delete(tenant);
+    const before = this.#own;
+    this.#own = new Map();
+    this.#looking = before;
+    try {
+      this.#counts = await this.#look();
+    } catch (error) {
+      for (const [tenant, calls] of before) this.#own.set(tenant, (this.#own.get(tenant) ?? 0) + calls);
+      throw error;
+    } finally {
+      this.#looking = new Map();
+    }
     this.#looked.resolve();
     this.#looked = Promise.withResolvers();
   }

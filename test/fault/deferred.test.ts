@@ -8,6 +8,7 @@ import { deferredByTenant } from "../../lib/streams/deferred.ts";
 import { readStream, streamState } from "../../lib/streams/read.ts";
 import { died, faultTest } from "./kit.ts";
 import { QuotaGateway } from "./over-quota-kit.ts";
+import { relog } from "./relog.ts";
 
 /** So short that it protects nothing: what is once is so because it was looked for. */
 const WINDOW = { dedupeWindowMs: 100, messageBytesMax: 2_000 };
@@ -90,3 +91,20 @@ faultTest(
   },
   { clickhouse: false },
 );
+
+faultTest("`relog deferred list` says what waits, of whom and until when", async (rig) => {
+  const gateway = rig.use(await QuotaGateway.open(rig.stack, { messageBytesMax: 2_000 }));
+  gateway.decision.is("defer");
+  const { json } = await gateway.post(lines("c"), undefined, "acme");
+  await gateway.post('{"message":"m"}', undefined, "beta");
+  const { code, out, said } = await relog(rig, ["deferred", "list", "--json"], { RELOG_DEFER_GRACE: "7d" }).ended;
+  expect([code, said]).toEqual([0, out]);
+  const [acme, beta] = out
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Record<string, string>);
+  expect(acme).toMatchObject({ tenant: "acme", messages: 3 });
+  expect(beta).toMatchObject({ tenant: "beta", messages: 1 });
+  expect(Date.parse(acme!.until!) - Date.parse(acme!.oldest!)).toBe(7 * 86_400_000);
+  expect(json.parts.length).toBe(3);
+});

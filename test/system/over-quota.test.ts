@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { purgeDeferredTenant } from "../../cmd/parts/deferred.ts";
 import { waitFor } from "../../lib/base/loop.ts";
+import { warningOf } from "../../lib/deferred/metrics.ts";
 import { startService } from "../../lib/devstack/service.ts";
 import type { Stack } from "../../lib/devstack/stack.ts";
 import { startStack } from "../../lib/devstack/stack.ts";
@@ -265,5 +266,8 @@ it("a full DEFERRED is 429; nothing is accepted that cannot be kept, and health 
   });
   expect([full.status, full.json.error.code, full.retryAfter]).toEqual([429, "quota_exceeded", "60"]);
   expect(full.json.error.message).toContain("RELOG_DEFERRED_BYTES_MAX");
-  expect((await deferredState(house.nc)).messages).toBe(answers.length - 1);
+  const state = await deferredState(house.nc);
+  expect(state.messages).toBe(answers.length - 1);
+  expect(warningOf(state)).toContain("of 100000 bytes (RELOG_DEFERRED_BYTES_MAX)");
+  expect(warningOf({ ...state, bytes: 80_000 })).toBeUndefined();
 });
