@@ -149,6 +149,10 @@ function tenantsText({ tenants }: Results): string[] {
     ["ack p50 / p99 ms", ...columns.map((one) => `${fixed(one.ackP50Ms)} / ${fixed(one.ackP99Ms)}`)],
     ["query p50 / p99 ms", ...columns.map((one) => `${fixed(one.queryP50Ms)} / ${fixed(one.queryP99Ms)}`)],
     ["acks, queries", ...columns.map((one) => `${one.acks}, ${one.queries}`)],
+    ...Object.keys(without.cpuPerS).map((name) => [
+      `CPU of a core: ${name}`,
+      ...columns.map((one) => `${fixed((one.cpuPerS[name] ?? 0) * 100, 0)}%`),
+    ]),
   ];
   return [
     "G  tenants",

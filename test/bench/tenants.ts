@@ -12,8 +12,10 @@ import type { Admission, ManyTenants } from "./admission.ts";
 import { admission, manyTenants } from "./admission.ts";
 import type { Noise, NoiseMade } from "./noise-child.ts";
 import type { BenchOptions } from "./options.ts";
+import type { ByProcess } from "./proc.ts";
+import { mapValues } from "./proc.ts";
 import type { Stage } from "./stage.ts";
-import { openStage } from "./stage.ts";
+import { openStage, since } from "./stage.ts";
 import { corpusOf } from "./whole-path.ts";
 import { startWorker } from "./worker.ts";
 
@@ -43,6 +45,8 @@ export interface Waits {
   readonly queryP99Ms: number;
   readonly acks: number;
   readonly queries: number;
+  /** CPU seconds a second, by process: 1 is a whole core. */
+  readonly cpuPerS: ByProcess;
 }
 
 export interface TenantsBench {
@@ -58,7 +62,10 @@ export interface TenantsBench {
 interface Samples {
   readonly acksMs: number[];
   readonly queriesMs: number[];
+  cpuPerS: ByProcess;
 }
+
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 /** Medians over the windows, so that one hiccup of the machine is not taken for the tenant's doing. */
 function waitsOf(windows: readonly Samples[]): Waits {
@@ -75,6 +82,7 @@ function waitsOf(windows: readonly Samples[]): Waits {
     queryP99Ms: median(0.99, asked),
     acks: windows.flatMap(acks).length,
     queries: windows.flatMap(asked).length,
+    cpuPerS: mapValues(windows[0]!.cpuPerS, (_, name) => sum(windows.map(({ cpuPerS }) => cpuPerS[name]!)) / windows.length),
   };
 }
 
@@ -103,9 +111,11 @@ export async function tenants(options: BenchOptions, env: NodeJS.ProcessEnv): Pr
   for (let window = 0; window < 2 * options.tenantRounds; window++) {
     const isLoud = window % 2 === 1;
     const noisy = isLoud ? child.go(noise) : undefined;
-    const samples: Samples = { acksMs: [], queriesMs: [] };
+    const samples: Samples = { acksMs: [], queriesMs: [], cpuPerS: {} };
+    const before = stage.cpu();
     (isLoud ? withNoise : without).push(samples);
     await quietly.run(options.tenantSeconds * 1_000, samples);
+    samples.cpuPerS = mapValues(since(before, stage.cpu()), (seconds) => seconds / options.tenantSeconds);
     if (noisy !== undefined) made.push(await noisy);
     await sleep(PAUSE_MS);
   }

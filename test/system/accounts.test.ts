@@ -92,6 +92,13 @@ faultTest("the commands work while the query service is down; hostile texts harm
     quotas: { bytes_per_day: 1000 },
     retention_days: 30,
   });
+  const limited = async (...pairs: string[]) => JSON.parse((await ran(rig, ["keys", "limit", "acme", next.id as string, ...pairs])).out);
+  expect(await limited("queries_at_once=2", "ingest_records_per_second=100")).toEqual({
+    queries_at_once: 2,
+    ingest_records_per_second: 100,
+  });
+  expect([await limited("queries_at_once=none"), await limited()]).toEqual(Array(2).fill({ ingest_records_per_second: 100 }));
+  await ran(rig, ["keys", "limit", "acme", next.id as string, "query_rows=1"], {}, 2);
   expect((await ran(rig, ["keys", "list", "acme"])).out.split("\n")).toHaveLength(4);
   for (const args of [
     ["keys", "create", "acme"],
