@@ -157,11 +157,10 @@ export function deferredJobs(parts: ReleaseParts): Job[] {
   ];
 }
 
-/** Removes what waits of a tenant that is deleted; before LOGS is purged. @throws NatsError; doing it again is harmless */
+/** Removes what waits of a tenant that is deleted, its registers of gaps aside; before LOGS is purged. @throws NatsError; doing it again is harmless */
 export async function purgeDeferredTenant(nc: NatsConnection, tenant: string): Promise<number> {
   const ports = {
     purge: (of: string) => purgeDeferredOf(nc, of),
-    forgetGaps: (of: string) => forget(nc, gapKey(of, "*")),
     releasing: async () => (await register<Releasing>(nc, RELEASE_KEY).read())?.value,
   };
   return await purgeDeferred(ports, tenant);

@@ -6,8 +6,6 @@ import type { Releasing } from "./release.ts";
 export interface PurgePorts {
   /** Removes the tenant's messages of DEFERRED. @returns how many */
   purge(tenant: string): Promise<number>;
-  /** Removes the tenant's registers of gaps. */
-  forgetGaps(tenant: string): Promise<void>;
   /** What the releaser does now. */
   releasing(): Promise<Releasing | undefined>;
 }
@@ -24,6 +22,5 @@ export async function purgeDeferred(ports: PurgePorts, tenant: string): Promise<
   const removed = await ports.purge(tenant);
   const free = async (): Promise<true | undefined> => ((await ports.releasing())?.intent?.tenant === tenant ? undefined : true);
   await waitFor(`the releaser to let go of tenant ${tenant}`, free, IN_HAND_MS, POLL_MS);
-  await ports.forgetGaps(tenant);
   return removed;
 }

@@ -6,6 +6,9 @@ import { startService } from "../../lib/devstack/service.ts";
 import type { Stack } from "../../lib/devstack/stack.ts";
 import { startStack } from "../../lib/devstack/stack.ts";
 
+/** A batch of many days is a part a day. */
+const ROWS_MS = 45_000;
+
 export interface Answer {
   readonly status: number;
   readonly headers: Headers;
@@ -69,9 +72,13 @@ export class Installation implements AsyncDisposable {
 
   /** The rows of a batch in order, when there are as many as expected. */
   async rows(batch: string, expected: number, columns = "*"): Promise<Record<string, unknown>[]> {
-    return await waitFor(`${expected} rows of ${batch}`, async () => {
-      const rows = await this.sql(`SELECT ${columns} FROM relog_g1.logs WHERE batch = '${batch}' ORDER BY line`);
-      return rows.length >= expected ? rows : undefined;
-    });
+    return await waitFor(
+      `${expected} rows of ${batch}`,
+      async () => {
+        const rows = await this.sql(`SELECT ${columns} FROM relog_g1.logs WHERE batch = '${batch}' ORDER BY line`);
+        return rows.length >= expected ? rows : undefined;
+      },
+      ROWS_MS,
+    );
   }
 }

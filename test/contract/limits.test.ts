@@ -21,7 +21,7 @@ beforeAll(async () => {
   relog = owned.use(await Installation.start(SMALL));
   second = owned.use(await startService("gateway", relog.stack, SMALL));
   query = owned.use(await startService("query", relog.stack, { RELOG_QUERIES_MAX: "4" }));
-  producer = await connect({ servers: relog.stack.natsUrl });
+  producer = await connect({ servers: relog.stack.natsUrl, token: relog.stack.serviceEnv().RELOG_KEY });
   owned.defer(() => producer.close());
 });
 afterAll(() => owned.disposeAsync());

@@ -66,7 +66,7 @@ faultTest(
       expect(retryAfterS).toBeLessThanOrEqual(86_400);
     }
     // What was stored is refused no less than what is new, and over NATS as over HTTP.
-    const producer = await connect({ servers: rig.stack.natsUrl });
+    const producer = await connect({ servers: rig.stack.natsUrl, token: rig.key });
     await using _ = { [Symbol.asyncDispose]: () => producer.close() };
     const refusal = (await producer.request("ingest.default", records(1), { timeout: 10_000 })).json<{ error: object }>();
     expect(refusal.error).toMatchObject({ code: 429, err_code: 10_167, quota: "records_per_day", used: 10 });
