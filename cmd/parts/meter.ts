@@ -34,6 +34,7 @@ export class Metering {
   readonly calendars = new Calendars();
   readonly meter: Meter;
   readonly quotas: QuotaDecider;
+  readonly #directory: Pick<Accounts["directory"], "known">;
   readonly #gates: boolean;
   readonly #health: Health;
   readonly #log: Telemetry["log"];
@@ -49,6 +50,7 @@ export class Metering {
     const zoneOf = (tenant: string): string => directory.known(tenant).account.quotas.time_zone ?? UTC;
     this.meter = new Meter(shards, this.calendars, zoneOf, systemClock.now);
     this.quotas = new QuotaDecider(this.meter, this.calendars, systemClock.now);
+    this.#directory = directory;
     this.#gates = gates;
     this.#health = health;
     this.#log = log;
@@ -56,6 +58,8 @@ export class Metering {
     gauge("relog_usage_tenants", "Tenants with usage in their current month.", [], (one) => one.set(this.meter.size));
     const passed = "Sequences of the LOGS streams that usage passed over: gone, or no batch.";
     gauge("relog_usage_passed_over", passed, [], (one) => one.set(this.meter.passedOver));
+    // The accounts may have been read before.
+    for (const { tenant, quotas } of directory.accounts()) this.quotas.set(tenant, quotas);
     directory.onChange((tenant) => {
       this.quotas.set(tenant, directory.known(tenant).account.quotas);
       this.meter.rezone(tenant);
@@ -81,10 +85,11 @@ export class Metering {
     await Promise.race([this.#read.promise, stopped.promise]);
   }
 
-  /** What the release of deferred records goes by; nothing is released on usage that is not read. */
+  /** What the release of deferred records goes by: nothing on usage that is not read, and nothing of a tenant that was deleted. */
   get release(): ReleaseQuota {
+    const mayBe = (tenant: string): boolean => this.meter.ready && this.#directory.known(tenant).account.status !== "deleted";
     return {
-      left: (tenant) => (this.meter.ready ? this.quotas.left(tenant) : { records: 0, bytes: 0 }),
+      left: (tenant) => (mayBe(tenant) ? this.quotas.left(tenant) : { records: 0, bytes: 0 }),
       stored: (message) => this.quotas.stored(message),
     };
   }
