@@ -5,11 +5,10 @@ import { accountsApi } from "../lib/accounts/api.ts";
 import { systemClock } from "../lib/base/clock.ts";
 import { integer } from "../lib/base/config.ts";
 import { devKeySettings } from "../lib/base/dev-key.ts";
-import { messageOf, RelogError, toRelogError } from "../lib/base/errors.ts";
+import { messageOf, RelogError } from "../lib/base/errors.ts";
 import { Health, healthRoutes } from "../lib/base/health.ts";
 import { httpSettings, serveHttp, withContractErrors } from "../lib/base/http.ts";
 import { runProcess, settingsOrExit } from "../lib/base/lifecycle.ts";
-import { sleep } from "../lib/base/loop.ts";
 import { openApiRoutes } from "../lib/base/openapi.ts";
 import { followParent } from "../lib/base/parent-pipe.ts";
 import { shareSettings } from "../lib/base/share.ts";
@@ -17,30 +16,27 @@ import { createTelemetry } from "../lib/base/telemetry.ts";
 import { tenantLimitSettings } from "../lib/limits/values.ts";
 import { queryApi } from "../lib/query/api.ts";
 import { engineSettings, querySettings, sqlFitsEngine } from "../lib/query/limits.ts";
-import { LiveGeneration } from "../lib/query/live.ts";
 import { receiptsApi } from "../lib/query/receipts.ts";
 import { createGate } from "../lib/query/sql/gate.ts";
 import { rememberAccepted } from "../lib/query/sql/remember.ts";
 import { clickhouseReaderSettings, clickhouseSettings, openClickHouse } from "../lib/store/client.ts";
-import { noteLive, recallLive } from "../lib/store/live.ts";
 import { clusterSettings, generationDatabase } from "../lib/store/migrate.ts";
 import { createSqlParser } from "../lib/store/parse.ts";
 import { createSelect } from "../lib/store/select.ts";
 import { usageStore } from "../lib/store/usage.ts";
-import { shardProgress } from "../lib/streams/checkpoints.ts";
 import type { NatsConnection } from "../lib/streams/connection.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
-import { findBatch, findDeadLetters, findDeferred } from "../lib/streams/find.ts";
 import { followGenerations } from "../lib/streams/generations.ts";
 import { deferSettings, shardSettings } from "../lib/streams/topology.ts";
 import { tailSettings } from "../lib/tail/limits.ts";
 import { usageApi } from "../lib/usage/api.ts";
 import { accountsApiPorts, ensureInstallation, openAccounts } from "./parts/accounts.ts";
-import { openGap } from "./parts/deferred.ts";
 import { queryDocument } from "./parts/document.ts";
 import { openSlots, queryTenancy } from "./parts/limits.ts";
+import { followLive, watchClickHouse } from "./parts/live.ts";
 import { Metering } from "./parts/meter.ts";
 import { siteSettings } from "./parts/projection.ts";
+import { receiptPorts } from "./parts/receipts.ts";
 import { tails } from "./parts/tail.ts";
 import { usagePorts } from "./parts/usage.ts";
 
@@ -60,10 +56,6 @@ const settings = {
   ...tailSettings,
   port: integer("RELOG_QUERY_PORT", "8081", [0, 65_535], "port", "HTTP of the query service"),
 };
-const READY_CHECK_MS = 2_000;
-const UNSETTLED_CHECK_MS = 100;
-/** How long the streams may take to say which generation is live before the noted one is taken. */
-const RECALL_AFTER_MS = 1_500;
 
 const telemetry = createTelemetry("query");
 const { log } = telemetry;
@@ -79,12 +71,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   const writer = stack.use(openClickHouse({ url, user, password, connectionsMax, requestTimeMaxMs }));
   const reader = stack.use(openClickHouse({ url, user: readerUser, password: readerPassword, connectionsMax, requestTimeMaxMs }));
 
-  const live = new LiveGeneration({
-    recall: () => recallLive(writer, values.site),
-    note: (generation) => noteLive(writer, values.site, generation),
-    onFault: (error) => log.warn({ err: error }, "the copy of the live generation beside the tables cannot be read or written"),
-    onLost: (generation) => warnLost(generation),
-  });
+  const live = followLive(writer, values.site, health, log);
   const liveDatabase = (): string => generationDatabase(live.generation);
 
   const gate = rememberAccepted(createGate(createSqlParser(reader), values.sqlBytesMax), systemClock);
@@ -112,14 +99,6 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   connecting.catch((error: unknown) => log.error({ err: error }, "cannot connect to NATS"));
   stack.defer(() => nats?.close());
   stack.use(accounts);
-  const receiptPorts = () => ({
-    findDeferred: (tenant: string, id: string) => findDeferred(connected(), tenant, id),
-    findGap: (tenant: string, id: string) => openGap(connected(), tenant, id),
-    deferGraceMs: values.deferGraceMs,
-    findBatch: (tenant: string, id: string) => findBatch(connected(), values.shards, tenant, id),
-    findDeadLetters: (shard: number, tenant: string, id: string) => findDeadLetters(connected(), shard, tenant, id),
-    checkpoints: (shard: number) => shardProgress(connected(), shard),
-  });
   function connected(): NatsConnection {
     if (nats === undefined) throw new RelogError("stream_unavailable", "NATS is not connected yet", { retryAfterS: 2 });
     return nats;
@@ -131,7 +110,7 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   const tenancy = queryTenancy(accounts.directory, queries.slots);
   const queryPorts = { authenticate, gate, select, liveDatabase, sideTables, tenancy };
   app.route("/", queryApi(queryPorts, values, values.sqlBytesMax, telemetry));
-  app.route("/", receiptsApi(authenticate, receiptPorts()));
+  app.route("/", receiptsApi(authenticate, receiptPorts(connected, values)));
   app.route(
     "/",
     tails(accounts, values, connected, telemetry, signal, (principal) => opened.slots.take(principal)),
@@ -142,34 +121,8 @@ await runProcess(log, health, values.drainMs, async (stack, signal) => {
   app.route("/", usageApi(authenticate, { ...usage, ready: () => accounts.ready }));
   app.route("/", openApiRoutes(queryDocument()));
 
-  health.notReady("clickhouse", "not asked yet");
-  const startedMs = performance.now();
-  async function ask(): Promise<void> {
-    await reader.read({ statement: "SELECT 1", settings: engineSettings(values) });
-    if (!live.known && performance.now() - startedMs > RECALL_AFTER_MS) await live.recall();
-    await live.note();
-    void live.generation;
-  }
-  const checks = watchClickHouse(ask, () => live.known, signal);
+  const checks = watchClickHouse(live, () => reader.read({ statement: "SELECT 1", settings: engineSettings(values) }), health, signal);
   stack.defer(() => checks);
   const server = stack.use(await serveHttp(app, values.listenHost, values.port, "RELOG_QUERY_PORT"));
   log.info({ port: server.port }, "query service is listening");
 });
-
-function warnLost(generation: number | undefined): void {
-  const sentence = `the register of generations is lost: generation ${generation} answers, as it was noted; \`relog generations restore ${generation}\``;
-  health.warn("register", generation === undefined ? undefined : sentence);
-  if (generation !== undefined) log.error(sentence);
-}
-
-/** Keeps /readyz honest until the process leaves. */
-async function watchClickHouse(ask: () => Promise<void>, settled: () => boolean, signal: AbortSignal): Promise<void> {
-  while (!signal.aborted) {
-    const reason = await ask().then(
-      () => undefined,
-      (error: unknown) => `${toRelogError(error).code}: ${messageOf(error)}`,
-    );
-    health.notReady("clickhouse", reason);
-    await sleep(settled() ? READY_CHECK_MS : UNSETTLED_CHECK_MS, signal);
-  }
-}

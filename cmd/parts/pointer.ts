@@ -3,7 +3,8 @@
 // Promises: a projector that finds no register never begins the first generation beside others that hold rows: it waits,
 // says so, and stays ready; it notes the retention of its settings in the register once when it starts, and again when a new register has none.
 
-import { messageOf } from "../../lib/base/errors.ts";
+import { Hono } from "hono";
+import { messageOf, RelogError } from "../../lib/base/errors.ts";
 import type { Health } from "../../lib/base/health.ts";
 import { sleep } from "../../lib/base/loop.ts";
 import type { Logger } from "../../lib/base/telemetry.ts";
@@ -13,6 +14,8 @@ import type { Followed } from "../../lib/projector/fleet.ts";
 import type { ClickHouse } from "../../lib/store/client.ts";
 import { generationsHeld, lostSentence } from "../../lib/store/live.ts";
 import type { Generations, GenerationsRegister } from "../../lib/streams/generations.ts";
+import { generationsRegister } from "../../lib/streams/generations.ts";
+import type { Projection } from "./projection.ts";
 
 /** The register as it was read; a sentence in `lost` when it is absent though there are generations. @throws NatsError, RelogError */
 export async function readPointer(
@@ -119,4 +122,16 @@ export class Pointer {
     if (lost === undefined && this.#said !== undefined) log.info("the register of generations is there again");
     this.#said = lost;
   }
+}
+
+/** Lets operators look, but change nothing, while the register of generations is lost. */
+export function guardRegister({ nc, clickhouse, settings: { site } }: Projection): Hono {
+  const guard = new Hono();
+  guard.use(async (c, next) => {
+    const reads = c.req.method === "GET" || c.req.method === "HEAD";
+    const lost = reads ? undefined : (await readPointer(generationsRegister(nc, site), clickhouse, site)).lost;
+    if (lost !== undefined) throw new RelogError("bad_request", lost);
+    await next();
+  });
+  return guard;
 }
