@@ -89,7 +89,7 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
     quotas: metering.quotas,
     attributes: (tenant) => names.of(tenant),
   };
-  const admitted = admission(settings, telemetry);
+  const admitted = admission(settings, telemetry, () => accounts.directory.size <= 1);
   const accept = acceptor(settings, settings.shards, append, (stream, seq) => envelopeAt(nc, stream, seq), systemClock, telemetry, tenancy);
   const natsKeys = stack.use(openNatsKeys(settings, nc, accounts, health, telemetry, signal));
   const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry, tenancy);

@@ -119,9 +119,10 @@ export function openSlots(
 }
 
 /** What the query service asks of tenants' limits. */
-export function queryTenancy(directory: Pick<Directory, "limitsOf">, slots: Slots): QueryTenancy {
+export function queryTenancy(directory: Pick<Directory, "limitsOf" | "size">, slots: Slots): QueryTenancy {
   return {
     limitsOf: ({ tenant, keyId }: Principal) => directory.limitsOf(tenant, keyId).tenant,
+    alone: () => directory.size <= 1,
     slot: (principal) => slots.take(principal),
     fields: (principal) => slots.fields(principal),
   };

@@ -29,6 +29,7 @@ export class Directory {
   readonly #listeners = new Set<(tenant: string, before: Account) => void>();
   readonly #recent = new Set<string>();
   #position = 0;
+  #size = 0;
   #passedOver = 0;
   #operatorEver = false;
 
@@ -66,6 +67,7 @@ export class Directory {
       account = evolve(account, event, Date.parse(time), who);
       if (event.type === "key_created" && event.operator) this.#operatorEver = true;
     }
+    this.#size += Number(isThere(account)) - Number(isThere(before));
     this.#tenants.set(tenant, { account, lastSeq: seq, lastId: id });
     this.#remember(id);
     if (before.keys !== account.keys) this.#index(before, account);
@@ -89,9 +91,7 @@ export class Directory {
 
   /** Tenants, those not deleted. */
   get size(): number {
-    let size = 0;
-    for (const { account } of this.#tenants.values()) if (account.status !== "deleted") size++;
-    return size;
+    return this.#size;
   }
 
   /** Whose credential this is; undefined when it is nobody's. @param hash of it, when it is known already */
@@ -148,6 +148,8 @@ export class Directory {
     if (this.#recent.size > RECENT_MAX) for (const oldest of this.#recent) return void this.#recent.delete(oldest);
   }
 }
+
+const isThere = ({ status }: Account): boolean => status !== "absent" && status !== "deleted";
 
 function jsonOf(payload: Uint8Array): unknown {
   try {

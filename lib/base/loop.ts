@@ -42,6 +42,11 @@ export class Bound {
     return true;
   }
 
+  /** Takes `amount` units, whatever the bound. */
+  add(amount: number): void {
+    this.#used += amount;
+  }
+
   give(amount: number): void {
     this.#used -= amount;
   }

@@ -45,3 +45,15 @@ it("a part is one unit at least", () => {
   expect(bound.of("a").take(1)).toBeUndefined();
   expect(bound.of("a").take(1)).toMatch(/allows one tenant 1/);
 });
+
+it("an owner that is alone has the whole; what it holds counts as soon as it is not", () => {
+  let alone = true;
+  const bound = new SharedBound(100, 50, "bytes are held", "RELOG_X_MAX", () => alone);
+  const a = bound.of("a");
+  expect([a.take(70), a.take(30)]).toEqual([undefined, undefined]);
+  expect(a.take(1)).toBe("100 bytes are held; RELOG_X_MAX allows 100");
+  alone = false;
+  a.give(40);
+  expect(a.take(1)).toMatch(/^60 bytes are held for this tenant/);
+  expect(bound.of("b").take(40)).toBeUndefined();
+});

@@ -11,7 +11,7 @@ export const shareSettings = {
     "50",
     [1, 100],
     "percent",
-    "part of RELOG_REQUESTS_IN_FLIGHT_MAX, RELOG_BYTES_IN_FLIGHT_MAX and RELOG_QUERIES_MAX that one tenant may hold: another finds room whatever it does",
+    "part of RELOG_REQUESTS_IN_FLIGHT_MAX, RELOG_BYTES_IN_FLIGHT_MAX and RELOG_QUERIES_MAX that one tenant may hold: another finds room whatever it does. While there is one tenant only, it has all of it",
   ),
 };
 
@@ -27,14 +27,16 @@ export class SharedBound {
   readonly #partMax: number;
   readonly #what: string;
   readonly #setting: string;
+  readonly #alone: () => boolean;
   readonly #owners = new Map<string, Bound>();
 
-  /** @param what the units are, as in "queries are running" */
-  constructor(max: number, percent: number, what: string, setting: string) {
+  /** @param what the units are, as in "queries are running" @param alone whether there is one owner only, who then has the whole */
+  constructor(max: number, percent: number, what: string, setting: string, alone: () => boolean = () => false) {
     this.#whole = new Bound(max);
     this.#partMax = Math.max(1, Math.ceil((max * percent) / 100));
     this.#what = what;
     this.#setting = setting;
+    this.#alone = alone;
   }
 
   get used(): number {
@@ -48,7 +50,8 @@ export class SharedBound {
 
   #take(owner: string, amount: number, held: number): string | undefined {
     const part = this.#owners.get(owner) ?? new Bound(this.#partMax);
-    if (!part.tryTake(amount, held)) {
+    if (this.#alone()) part.add(amount);
+    else if (!part.tryTake(amount, held)) {
       return `${part.used} ${this.#what} for this tenant; RELOG_TENANT_SHARE_MAX allows one tenant ${part.max} (${this.#setting} is ${this.#whole.max})`;
     }
     if (!this.#whole.tryTake(amount, held)) {

@@ -28,10 +28,23 @@ export interface Admission {
   admit<T>(tenant: string, work: () => Promise<T>): Promise<T>;
 }
 
-export function admission(settings: Values<typeof admitSettings>, telemetry: Telemetry): Admission {
+/** @param alone whether there is one tenant only: then it has all the room */
+export function admission(settings: Values<typeof admitSettings>, telemetry: Telemetry, alone?: () => boolean): Admission {
   const { requestsInFlightMax, bytesInFlightMax, tenantSharePercent } = settings;
-  const requests = new SharedBound(requestsInFlightMax, tenantSharePercent, "requests are in flight", "RELOG_REQUESTS_IN_FLIGHT_MAX");
-  const inFlight = new SharedBound(bytesInFlightMax, tenantSharePercent, "bytes of bodies are in flight", "RELOG_BYTES_IN_FLIGHT_MAX");
+  const requests = new SharedBound(
+    requestsInFlightMax,
+    tenantSharePercent,
+    "requests are in flight",
+    "RELOG_REQUESTS_IN_FLIGHT_MAX",
+    alone,
+  );
+  const inFlight = new SharedBound(
+    bytesInFlightMax,
+    tenantSharePercent,
+    "bytes of bodies are in flight",
+    "RELOG_BYTES_IN_FLIGHT_MAX",
+    alone,
+  );
   telemetry.gauge("relog_ingest_requests_in_flight", "calls being decoded and appended", [], (gauge) => gauge.set(requests.used));
   telemetry.gauge("relog_ingest_bytes_in_flight", "bytes of bodies held", [], (gauge) => gauge.set(inFlight.used));
   return {

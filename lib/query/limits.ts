@@ -68,6 +68,8 @@ export interface QueryTenancy {
   limitsOf(principal: Principal): TenantQueryLimits;
   /** A place among the queries that its tenant and its key may run at once. @throws RelogError too_many_queries */
   slot(principal: Principal): Disposable;
+  /** Whether there is one tenant only: then it has all the room. */
+  alone(): boolean;
   /** Fields of an answer that say what is left; none without limits. */
   fields(principal: Principal): readonly (readonly [name: string, value: string])[];
 }
@@ -76,6 +78,7 @@ export interface QueryTenancy {
 export const NO_TENANCY: QueryTenancy = {
   limitsOf: () => ({}),
   slot: () => ({ [Symbol.dispose]: () => undefined }),
+  alone: () => false,
   fields: () => [],
 };
 

@@ -14,7 +14,7 @@ export interface Places {
 }
 
 export function places({ queriesMax, tenantSharePercent = 100 }: QueryLimits, tenancy: QueryTenancy): Places {
-  const running = new SharedBound(queriesMax, tenantSharePercent, "queries are running", "RELOG_QUERIES_MAX");
+  const running = new SharedBound(queriesMax, tenantSharePercent, "queries are running", "RELOG_QUERIES_MAX", tenancy.alone);
   return {
     get used() {
       return running.used;
