@@ -173,6 +173,8 @@ export class Rates {
 
   #call(meters: readonly Meter[]): RatedCall {
     const clock = this.#monotonicMs;
+    /** When it was refused: its fields and its Retry-After are of the same moment. */
+    let refusedMs: number | undefined;
     const charge = (kind: Kind, amount: number, now: number): void => {
       for (const meter of meters) {
         meter.charge(kind, amount, now);
@@ -184,7 +186,9 @@ export class Rates {
     const check = (from: number, now: number): void => {
       for (const meter of meters) {
         const kind = meter.empty(from, now);
-        if (kind >= 0) throw meter.refusal(kind, Math.max(...meters.map((each) => each.waitMs(now))));
+        if (kind < 0) continue;
+        refusedMs = now;
+        throw meter.refusal(kind, Math.max(...meters.map((each) => each.waitMs(now))));
       }
     };
     return {
@@ -200,7 +204,7 @@ export class Rates {
       },
       records: (count) => charge(RECORDS, count, clock()),
       fields() {
-        const now = clock();
+        const now = refusedMs ?? clock();
         return [
           [POLICY_FIELD, meters.map(({ policy }) => policy).join(", ")],
           [REMAINDER_FIELD, meters.flatMap((meter) => meter.remainders(now)).join(", ")],
