@@ -4,6 +4,8 @@
 -- index is on the expression and not a preprocessor of one on `body`, because that would answer hasToken(body, ...) wrongly.
 -- `retention` is the class of the record, in days, 0 for ever (lib/event/retention.ts): records leave by dropping whole
 -- partitions. It is MATERIALIZED so that SELECT * does not show it; inserts give it (insert_allow_materialized_columns).
+-- No index is a set: a set index evaluates the statement's own expressions over the values of all rows of a granule, other
+-- tenants' too, before the row policy, and an exception then shows them. A bloom filter compares hashes of constants only.
 -- The projection counts records per minute, service and severity inside the same parts, so it cannot disagree with them.
 CREATE TABLE IF NOT EXISTS `{database}`.logs{local} {on_cluster}
 (
@@ -34,8 +36,8 @@ CREATE TABLE IF NOT EXISTS `{database}`.logs{local} {on_cluster}
 
     INDEX by_time timestamp TYPE minmax GRANULARITY 1,
     INDEX by_severity_number severity_number TYPE minmax GRANULARITY 1,
-    INDEX by_severity_text severity_text TYPE set(16) GRANULARITY 1,
-    INDEX by_level multiIf(severity_number = 0, 'unknown', severity_number < 5, 'trace', severity_number < 9, 'debug', severity_number < 13, 'info', severity_number < 17, 'warn', severity_number < 21, 'error', 'fatal') TYPE set(8) GRANULARITY 1,
+    INDEX has_severity_text severity_text TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX has_level multiIf(severity_number = 0, 'unknown', severity_number < 5, 'trace', severity_number < 9, 'debug', severity_number < 13, 'info', severity_number < 17, 'warn', severity_number < 21, 'error', 'fatal') TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_words lower(translate(body, '0123456789', '          ')) TYPE text(tokenizer = splitByNonAlpha, posting_list_codec = 'bitpacking'),
     INDEX by_attribute mapValues(attributes) TYPE bloom_filter(0.01) GRANULARITY 1,
 
