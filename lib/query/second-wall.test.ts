@@ -52,6 +52,14 @@ describe("expressions over other tenants' values", () => {
     await expect(engine.writer.read({ statement: filtered, settings })).rejects.toMatchObject({ code: "query_invalid" });
   });
 
+  it.each(["level = 'error'", "level IN ('error', 'fatal')", "severity_text = 'own-word'"])("are still pruned: %s", async (where) => {
+    const settings = { log_comment: "a", default_format: "TSVRaw" };
+    const statement = `EXPLAIN indexes = 1 SELECT body FROM logs WHERE ${where}`;
+    const plan = (await engine.reader.read({ statement, database: TEST_DATABASE, settings })).toString();
+    expect(plan).toMatch(where.startsWith("level") ? /has_level\s/ : /has_severity_text\s/);
+    expect(plan).not.toContain("by_severity_text");
+  });
+
   it("no index of the schema is a set", () => {
     for (const { sql } of readMigrations("schemas/clickhouse")) expect(sql).not.toMatch(/TYPE\s+set\b/i);
   });
