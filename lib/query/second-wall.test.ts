@@ -33,6 +33,43 @@ it.each(["a", "b"])("tenant %s sees its own rows", async (tenant) => {
   expect(await run("SELECT groupUniqArray(tenant), count() FROM logs", tenant)).toBe(`['${tenant}']\t300\n`);
 });
 
+// A set index evaluates the statement's expressions over all values of a granule, before the row policy.
+describe("expressions over other tenants' values", () => {
+  it.each([
+    ["by an error", "SELECT count() FROM logs WHERE intDiv(1, severity_text = 'own-word') = 1"],
+    [
+      "by the text of an error",
+      "SELECT count() FROM logs WHERE accurateCast(if(severity_text = 'own-word', '1', severity_text), 'UInt8') = 1",
+    ],
+  ])("tell nothing %s, also in a generation that has set indexes", async (_what, sql) => {
+    const add = `ALTER TABLE ${TEST_DATABASE}.logs ADD INDEX IF NOT EXISTS by_severity_text severity_text TYPE set(16) GRANULARITY 1`;
+    const materialize = `ALTER TABLE ${TEST_DATABASE}.logs MATERIALIZE INDEX by_severity_text SETTINGS mutations_sync = 2`;
+    for (const statement of [add, materialize]) await engine.writer.read({ statement });
+    expect(await run(sql)).toBe("300\n");
+    // The same without the reader's profile: this is what it holds back.
+    const settings = { log_comment: "a", ignore_data_skipping_indices: "" };
+    const filtered = sql.replace("FROM logs", `FROM ${TEST_DATABASE}.logs`).replace("WHERE", "WHERE tenant = 'a' AND");
+    await expect(engine.writer.read({ statement: filtered, settings })).rejects.toMatchObject({ code: "query_invalid" });
+  });
+
+  it.each(["level = 'error'", "level IN ('error', 'fatal')", "severity_text = 'own-word'"])("are still pruned: %s", async (where) => {
+    const settings = { log_comment: "a", default_format: "TSVRaw" };
+    const statement = `EXPLAIN indexes = 1 SELECT body FROM logs WHERE ${where}`;
+    const plan = (await engine.reader.read({ statement, database: TEST_DATABASE, settings })).toString();
+    expect(plan).toMatch(where.startsWith("level") ? /has_level\s/ : /has_severity_text\s/);
+    expect(plan).not.toContain("by_severity_text");
+  });
+
+  it("no index of the schema is a set", () => {
+    for (const { sql } of readMigrations("schemas/clickhouse")) expect(sql).not.toMatch(/TYPE\s+set\b/i);
+  });
+
+  it("the reader may not change which indexes are used", async () => {
+    const settings = { ignore_data_skipping_indices: "x" };
+    await expect(run("SELECT 1", "a", TEST_DATABASE, settings)).rejects.toMatchObject({ code: "store_misconfigured" });
+  });
+});
+
 it("a tenant that nobody is sees nothing", async () => {
   expect(await run("SELECT count() FROM logs", "' OR 1=1 --")).toBe("0\n");
 });

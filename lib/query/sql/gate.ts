@@ -71,6 +71,9 @@ function checkTree(root: AstNode, ctes: ReadonlySet<string>, side: SideTables): 
       case "nothing":
         if (node.rest !== "") refuse(`${node.kind} ${node.rest}`, "this part of SQL is not allowed");
         break;
+      case "name":
+        checkName(node.rest);
+        break;
       case "table":
         checkTable(node, parent, ctes, side);
         break;
@@ -82,6 +85,12 @@ function checkTree(root: AstNode, ctes: ReadonlySet<string>, side: SideTables): 
     }
     checkShape(node);
   });
+}
+
+/** The engine's hidden columns (_part_offset, _block_number, ...) tell how many rows of others lie before one's own. */
+function checkName(name: string): void {
+  if (name.split(".").some((part) => part.startsWith("_")))
+    refuse(name, "names that begin with _ are the engine's own columns; write getSubcolumn(j, '_x') for a JSON path");
 }
 
 const UNKNOWN_KINDS: Readonly<Record<string, string>> = {

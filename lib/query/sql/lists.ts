@@ -153,7 +153,7 @@ export const FUNCTIONS_BY_TOPIC = {
     assumeNotNull coalesce firstNonDefault ifNull isNotNull isNull isNullable isZeroOrNull nullIf toNullable`,
   other: `
     bar byteSize countDigits defaultValueOfTypeName finalizeAggregation FORMAT_BYTES formatReadableDecimalSize formatReadableQuantity
-    formatReadableSize formatReadableTimeDelta getSubcolumn identity ignore initializeAggregation isDecimalOverflow lowCardinalityKeys
+    formatReadableSize formatReadableTimeDelta getSubcolumn identity ignore initializeAggregation isDecimalOverflow
     MACNumToString MACStringToNum materialize neighbor parseReadableSize parseReadableSizeOrNull parseReadableSizeOrZero parseTimeDelta
     rowNumberInAllBlocks rowNumberInBlock runningDifference runningDifferenceStartingWithFirstValue toTypeName transform variantElement
     variantType visibleWidth`,
@@ -243,7 +243,7 @@ export const NODE_KINDS = {
   Subquery: "nothing",
   WithElement: "nothing",
   Literal: "anything",
-  Identifier: "anything",
+  Identifier: "name",
   Function: "function",
   Asterisk: "nothing",
   QualifiedAsterisk: "nothing",
@@ -265,7 +265,7 @@ export const NODE_KINDS = {
   InterpolateElement: "anything",
   WindowDefinition: "nothing",
   WindowListElement: "nothing",
-} as const satisfies Record<string, "nothing" | "anything" | "function" | "table">;
+} as const satisfies Record<string, "nothing" | "anything" | "name" | "function" | "table">;
 
 const words = (text: string): string[] => text.trim().split(/\s+/);
 
