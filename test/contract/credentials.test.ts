@@ -2,7 +2,8 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { request } from "node:http";
-import type { NatsConnection } from "nats";
+import type { ConnectionOptions, NatsConnection, NatsError } from "nats";
+import { connect } from "nats";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { waitFor } from "../../lib/base/loop.ts";
 import type { Service, ServiceName } from "../../lib/devstack/service.ts";
@@ -10,7 +11,7 @@ import { startStack } from "../../lib/devstack/stack.ts";
 import { Rig } from "../fault/kit.ts";
 import { internal, keysOn } from "./keys.ts";
 import type { Credentials, Line } from "./walls-kit.ts";
-import { ACME, LINES, makeCredentials, NO_METHOD, OPEN, OPEN_DOCUMENTS, refusal, SOMEBODY, SPARE, TENANTS } from "./walls-kit.ts";
+import { ACME, LINES, makeCredentials, NO_METHOD, OPEN, OPEN_DOCUMENTS, OTHER, refusal, SOMEBODY, SPARE, TENANTS } from "./walls-kit.ts";
 
 let rig: Rig;
 let nc: NatsConnection;
@@ -63,6 +64,16 @@ async function sequences(): Promise<number[]> {
   return states.map(({ state }) => state.last_seq);
 }
 
+/** Tries to connect as a producer. @returns the code of the refusal; undefined when it was let in */
+async function natsRefusal(options: ConnectionOptions): Promise<string | undefined> {
+  try {
+    await (await connect({ servers: rig.stack.natsUrl, reconnect: false, ...options })).close();
+    return undefined;
+  } catch (error) {
+    return (error as NatsError).code;
+  }
+}
+
 const REFUSED: Readonly<Record<number, string>> = { 401: "unauthenticated", 403: "forbidden", 404: "not_found" };
 const titled = LINES.map((line) => [`${line[1]} ${line[2]} of the ${line[0]}`, line] as const);
 
@@ -80,6 +91,37 @@ test.each(titled)("%s: no credential opens it that must not, and none changes an
   }
   expect(wrong).toEqual([]);
   expect(await sequences()).toEqual(before);
+});
+
+test("on NATS no credential opens a connection that must not, as a token or as a password", async () => {
+  const before = await sequences();
+  const codes = new Map<string, string | undefined>([["none", await natsRefusal({})]]);
+  for (const [name, key] of Object.entries(made.keys)) {
+    codes.set(name, await natsRefusal({ token: key }));
+    codes.set(`${name}, as a password`, await natsRefusal({ user: "anyone", pass: key }));
+  }
+  // One that is too long is not even read.
+  const refused = ([name, code]: [string, string | undefined]) =>
+    code === "AUTHORIZATION_VIOLATION" || (/^long/.test(name) && code === "ECONNRESET");
+  expect([...codes].filter((one) => !refused(one))).toEqual([]);
+  expect(await sequences()).toEqual(before);
+});
+
+test("on NATS a key needs the scope of a producer, and reaches its own subject only", async () => {
+  for (const [name, headers] of made.somebody) {
+    const { scopes, tenant } = SOMEBODY[name]!;
+    const token = headers.authorization!.slice("Bearer ".length);
+    const code = await natsRefusal({ token });
+    expect([name, code]).toEqual([name, scopes.includes("ingest") ? undefined : "AUTHORIZATION_VIOLATION"]);
+    if (code !== undefined) continue;
+    const producing = await connect({ servers: rig.stack.natsUrl, token, inboxPrefix: `_INBOX_${tenant}` });
+    const send = (to: string) => producing.request(`ingest.${to}`, '{"message":"nats"}', { timeout: 10_000 });
+    expect((await send(tenant)).json()).toMatchObject({ accepted: 1 });
+    const before = await sequences();
+    await expect(send(tenant === ACME ? OTHER : ACME)).rejects.toMatchObject({ code: "PERMISSIONS_VIOLATION" });
+    expect(await sequences()).toEqual(before);
+    await producing.close();
+  }
 });
 
 test("another tenant gets the same answer for a tenant that is there and for one that is not", async () => {

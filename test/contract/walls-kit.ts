@@ -81,6 +81,8 @@ export const SOMEBODY: Readonly<Record<string, { tenant: string; scopes: readonl
 };
 
 export interface Credentials {
+  /** Name -> a key that is nobody's. */
+  readonly keys: Readonly<Record<string, string>>;
   /** Name -> headers; nobody's. */
   readonly nobody: ReadonlyMap<string, Headers>;
   /** By the names of SOMEBODY; the last one was made last. */
@@ -96,10 +98,10 @@ export interface Credentials {
 const EXPIRES_MS = 1_000;
 const bearer = (key: string): Headers => ({ authorization: `Bearer ${key}` });
 
-/** What a request may carry that is no valid key, made from a valid one. */
-function carried(good: { id: string; key: string; hash: string }, ended: Readonly<Record<string, string>>): Map<string, Headers> {
+/** Keys that are nobody's, made from a valid one. */
+function badKeys(good: { id: string; key: string; hash: string }, ended: Readonly<Record<string, string>>): Record<string, string> {
   const stranger = newKey().key;
-  const keys: Record<string, string> = {
+  return {
     unknown: stranger,
     "the right id with another secret": `relog_${good.id}_${stranger.split("_")[2]}`,
     "one character off": `${good.key.slice(0, -2)}${good.key.at(-2) === "a" ? "b" : "a"}${good.key.at(-1)}`,
@@ -113,6 +115,11 @@ function carried(good: { id: string; key: string; hash: string }, ended: Readonl
     long: "x".repeat(8_000),
     ...ended,
   };
+}
+
+/** What a request may carry that is no valid key. */
+function carried(good: { key: string }, keys: Readonly<Record<string, string>>): Map<string, Headers> {
+  const stranger = newKey().key;
   const nobody = new Map<string, Headers>([
     ["none", {}],
     ["an empty X-API-Key", { "x-api-key": "" }],
@@ -157,7 +164,8 @@ export async function makeCredentials(keys: Keys): Promise<Credentials> {
   const somebody = new Map<string, Headers>();
   for (const [name, { tenant, scopes, operator }] of Object.entries(SOMEBODY))
     somebody.set(name, bearer((await make(tenant, scopes, null, operator)).key));
-  return { nobody: carried(good, ended), somebody, secrets, spare: spare.id, expiredMs };
+  const bad = badKeys(good, ended);
+  return { keys: bad, nobody: carried(good, bad), somebody, secrets, spare: spare.id, expiredMs };
 }
 
 /** The status that a key of SOMEBODY gets; undefined when it is let in. */
