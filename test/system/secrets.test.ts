@@ -42,7 +42,7 @@ async function make(name: string, body: object = { scopes: ["ingest", "query"] }
 }
 
 /** Tries what fails with a key, everywhere that takes one, and where none belongs. */
-async function misuse(key: string): Promise<void> {
+async function misuse(key: string, asUser = true): Promise<void> {
   const { ingestUrl, queryUrl, natsUrl } = contract;
   for (const [url, line] of [
     [ingestUrl, "POST /v1/ingest"],
@@ -55,7 +55,13 @@ async function misuse(key: string): Promise<void> {
     [ingestUrl, `POST /v1/ingest?key=${key}`],
   ] as const)
     expect((await call(url, line, key, line.startsWith("POST") ? "{" : undefined)).status).toBeGreaterThanOrEqual(400);
-  for (const options of [{ token: key }, { user: key, pass: key }, { user: "relog", pass: key }, { user: "relog_system", pass: key }])
+  // nats-server logs the user that it refuses: `npm start` takes keys out, and cannot know other words.
+  for (const options of [
+    { token: key },
+    { user: asUser ? key : "anyone", pass: key },
+    { user: "relog", pass: key },
+    { user: "relog_system", pass: key },
+  ])
     await expect(connect({ servers: natsUrl, reconnect: false, name: FORGED, ...options })).rejects.toMatchObject({
       code: "AUTHORIZATION_VIOLATION",
     });
@@ -85,7 +91,7 @@ beforeAll(async () => {
   secrets.set("nearly a key", wrong);
   for (const key of [wrong, ended.key, newKey().key]) await misuse(key);
   // The engines' passwords in the wrong place.
-  for (const word of [kept.clickhousePassword, kept.readerPassword, kept.natsCalloutSeed]) await misuse(word);
+  for (const word of [kept.clickhousePassword, kept.readerPassword, kept.natsCalloutSeed]) await misuse(word, false);
   const { url, user } = contract.clickhouse;
   for (const word of [kept.readerPassword, kept.natsPassword, good.key])
     expect((await fetch(`${url}/?query=SELECT+1`, { headers: { "x-clickhouse-user": user, "x-clickhouse-key": word } })).status).toBe(403);
