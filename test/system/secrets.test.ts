@@ -83,6 +83,9 @@ beforeAll(async () => {
   await waitFor("the key to be known", async () => ((await known()) === 200 ? true : undefined));
   const over = await connect({ servers: contract.natsUrl, token: good.key, inboxPrefix: "_INBOX_hidden", name: FORGED });
   await over.request("ingest.hidden", '{"message":"hidden"}', { timeout: 10_000 });
+  // nats-server logs what a connection must not do, with the name that it gave itself.
+  over.publish("anywhere", "");
+  await over.flush();
   await over.close();
   await waitFor("the revocation", async () =>
     (await call(contract.ingestUrl, "POST /v1/ingest", ended.key, "{}")).status === 401 ? true : undefined,
@@ -139,6 +142,7 @@ test("no log of any process holds a secret, and what was said to them begins no 
   expect(logs.map(({ path }) => path)).toEqual(
     expect.arrayContaining(["logs/gateway.log", "logs/nats.log", "logs/clickhouse.log", "logs/query.log"]),
   );
+  expect(logs.find(({ path }) => path === "logs/nats.log")!.text).toMatch(/forged .*Publish Violation/);
   for (const { path, text } of logs) {
     expect([path, found(text)]).toEqual([path, []]);
     expect([path, text.split("\n").filter((line) => /^(\{"level":"fatal","message":"forged|\[1\] 2026)/.test(line))]).toEqual([path, []]);
