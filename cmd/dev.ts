@@ -20,7 +20,7 @@ import { OwnLogs } from "../lib/devstack/own-logs.ts";
 import { freePort, requireFreePorts } from "../lib/devstack/ports.ts";
 import { serviceChild, serviceReady } from "../lib/devstack/service.ts";
 import type { DevSettings } from "../lib/devstack/settings.ts";
-import { contractOf, devSettings, gatewayEnvironment, portsOf, SERVICES, serviceEnvironment } from "../lib/devstack/settings.ts";
+import { contractOf, devSettings, portsOf, SERVICES, serviceEnvironment } from "../lib/devstack/settings.ts";
 import type { Contract, Say } from "../lib/devstack/steps.ts";
 import { step, welcome } from "../lib/devstack/steps.ts";
 
@@ -93,11 +93,10 @@ async function start(): Promise<void> {
     own.clickhouseUrl ? say(`using ClickHouse at ${own.clickhouseUrl}`) : step(say, "ClickHouse", () => startClickhouse(parts)),
   ];
   await Promise.all(engines);
-  const environment = serviceEnvironment(own, secrets, contract, env);
-  const services = SERVICES.map((name) => {
-    const env = name === "gateway" ? { ...environment, ...gatewayEnvironment(own, secrets) } : environment;
-    return { name, child: keep(serviceChild(name, own[name], env, hooks(name))) };
-  });
+  const services = SERVICES.map((name) => ({
+    name,
+    child: keep(serviceChild(name, own[name], serviceEnvironment(name, own, secrets, contract, env), hooks(name))),
+  }));
   for (const { child } of services) child.start();
   const ready = services.map(({ name, child }) =>
     step(say, name, async () => {

@@ -6,6 +6,7 @@ import type { Context, Hono } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { duration, text } from "./config.ts";
 import { errorBody, RelogError, toRelogError } from "./errors.ts";
+import { harmless } from "./harmless.ts";
 import type { Logger } from "./telemetry.ts";
 
 export const httpSettings = {
@@ -23,7 +24,8 @@ function answerError(log: Logger, thrown: unknown, c: Context): Response {
     log.error({ err: error.cause, request, method: c.req.method, path: c.req.path }, "request failed");
   }
   if (error.retryAfterS !== undefined) c.header("Retry-After", String(Math.max(1, Math.ceil(error.retryAfterS))));
-  return c.json(body, error.entry.status as ContentfulStatusCode);
+  const headers = { "content-type": "application/json" };
+  return c.body(harmless(JSON.stringify(body)), error.entry.status as ContentfulStatusCode, headers);
 }
 
 /** Adds the two handlers that make every answer of an app follow the contract. */

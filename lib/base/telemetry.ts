@@ -1,11 +1,12 @@
 // Logs and metrics of one process.
 //
-// Promises: logs are one JSON object a line on stdout (field names are those the ingest path knows by default), metrics
-// are Prometheus text; there is one registry a process and no global.
+// Promises: logs are one JSON object a line on stdout (field names are those the ingest path knows by default), without a
+// raw character that a terminal would obey, whatever was said to us; metrics are Prometheus text; there is one registry a process and no global.
 
 import type { Logger } from "pino";
 import { pino } from "pino";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { harmless } from "./harmless.ts";
 
 export type { Logger } from "pino";
 
@@ -31,6 +32,7 @@ export function createTelemetry(component: string, level = "info", defaultMetric
     messageKey: "message",
     timestamp: () => `,"timestamp":"${new Date().toISOString()}"`,
     formatters: { level: (label) => ({ level: label }) },
+    hooks: { streamWrite: harmless },
   });
   const registry = new Registry();
   registry.setDefaultLabels({ component });

@@ -80,20 +80,34 @@ export function engineEnvironment(contract: Contract, secrets: Secrets, own: { n
 }
 
 /** What only a gateway needs of the embedded NATS: it answers for producers' keys, and ends the connections of ended ones. */
-export function gatewayEnvironment(own: DevSettings, secrets: Secrets): Environment {
+function gatewayEnvironment(own: DevSettings, secrets: Secrets): Environment {
   if (own.natsUrl !== "") return {};
   const { natsCalloutSeed: NATS_CALLOUT_SEED, natsSystemPassword: NATS_SYSTEM_PASSWORD } = secrets;
   return { NATS_CALLOUT_SEED, NATS_SYSTEM_USER: "relog_system", NATS_SYSTEM_PASSWORD };
 }
+
+/** Secrets that a service does not read, and so does not get. */
+const WITHOUT: Readonly<Record<ServiceName, readonly string[]>> = {
+  gateway: ["CLICKHOUSE_PASSWORD", "CLICKHOUSE_READER_PASSWORD"],
+  query: ["NATS_CALLOUT_SEED", "NATS_SYSTEM_PASSWORD"],
+  projector: ["RELOG_KEY", "CLICKHOUSE_READER_PASSWORD", "NATS_CALLOUT_SEED", "NATS_SYSTEM_PASSWORD"],
+  scheduler: ["CLICKHOUSE_READER_PASSWORD", "NATS_CALLOUT_SEED", "NATS_SYSTEM_PASSWORD"],
+};
 
 /** Where a stack keeps sealed segments unless the environment says otherwise. */
 export function archiveFolder(dir: string): string {
   return join(resolve(dir), "archive");
 }
 
-/** The environment of the services: this process's own, with what the embedded engines need. */
-export function serviceEnvironment(own: DevSettings, secrets: Secrets, contract: Contract, env: Environment): Environment {
-  return {
+/** The environment of a service: this process's own, with what the embedded engines need and without others' secrets. */
+export function serviceEnvironment(
+  name: ServiceName,
+  own: DevSettings,
+  secrets: Secrets,
+  contract: Contract,
+  env: Environment,
+): Environment {
+  const all: Environment = {
     RELOG_SHARDS: "2",
     RELOG_REPLICAS: "1",
     RELOG_ARCHIVE: archiveFolder(own.dir),
@@ -101,5 +115,7 @@ export function serviceEnvironment(own: DevSettings, secrets: Secrets, contract:
     RELOG_KEY: contract.key,
     RELOG_TENANT: own.tenant,
     ...engineEnvironment(contract, secrets, { nats: own.natsUrl === "", clickhouse: own.clickhouseUrl === "" }),
+    ...(name === "gateway" ? gatewayEnvironment(own, secrets) : {}),
   };
+  return Object.fromEntries(Object.entries(all).filter(([setting]) => !WITHOUT[name].includes(setting)));
 }

@@ -10,8 +10,6 @@ import { rehydrateSpec, shown, specOf, tableName } from "./job.ts";
 import type { RehydratePorts } from "./ports.ts";
 import { listRehydrations } from "./runner.ts";
 
-const _BODY_BYTES_MAX = 16 * 2 ** 10;
-
 const BODY_BYTES_MAX = 16 * 2 ** 10;
 
 /** GET and POST /v1/archive/tables, DELETE /v1/archive/tables/:name. */

@@ -7,6 +7,8 @@ import { FIELDS, FieldMap } from "./fields.ts";
 const MAPS_MAX = 16;
 const NAMES_MAX = 16;
 const NAME_CHARS_MAX = 256;
+/** Around a name. Whatever else trim() takes away may be part of one. */
+const BLANKS = /^ +| +$/g;
 
 /** Parameter names, one a field. */
 export const RENAME_PARAMETERS = FIELDS.map((field) => `${field}_field` as const);
@@ -19,7 +21,7 @@ export function fieldMaps(): (parameter: (name: string) => string | undefined) =
     for (const field of FIELDS) {
       const given = parameter(`${field}_field`);
       if (given === undefined) continue;
-      const names = given.split(",").map((name) => name.trim());
+      const names = given.split(",").map((name) => name.replace(BLANKS, ""));
       if (names.length > NAMES_MAX || names.some((name) => name === "" || name.length > NAME_CHARS_MAX)) {
         throw new RelogError(
           "bad_request",
