@@ -54,7 +54,7 @@ const ROWS = `SELECT 'TENANT' AS tenant, toDateTime64('2026-01-02 03:00:00', 9, 
   'h1MARK' AS host, concat('WORD request ', toString(number), ' failed after ', toString(number * 7), ' ms') AS body,
   map('user_id', concat(toString(number % 10), 'MARK'), 'duration_ms', concat(toString(number * 7), 'MARK'),
     'payload', concat('{"n":', toString(number), ',"tags":["x","y"],"user":{"id":"u', toString(number % 3), 'MARK"}}'), 'WORD', 'WORD') AS attributes,
-  '' AS attribute_types, map('service.name', service, 'WORD', 'WORD') AS resource, '' AS resource_types,
+  '1MARK' AS attribute_types, map('service.name', service, 'WORD', 'WORD') AS resource, '2026-01-02MARK' AS resource_types,
   concat(lower(hex(MD5(toString(number)))), 'MARK') AS trace_id, 'MARK' AS span_id, 'MARK' AS event_name, '01JGK00000000000000000TESTMARK' AS batch,
   number AS line, 30 + OTHER * number % 2 AS retention FROM numbers(SHIFT, 300)`;
 const COLUMNS =

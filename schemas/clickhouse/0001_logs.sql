@@ -2,6 +2,8 @@
 --
 -- `words` is the body in lower case with blanks for digits: its text index is a quarter of one over the whole body. The
 -- index is on the expression and not a preprocessor of one on `body`, because that would answer hasToken(body, ...) wrongly.
+-- No index is of type set: the engine computes whole expressions on the values of such a one, and a granule may have two tenants'
+-- (docs/adr/0008).
 -- `retention` is the class of the record, in days, 0 for ever (lib/event/retention.ts): records leave by dropping whole
 -- partitions. It is MATERIALIZED so that SELECT * does not show it; inserts give it (insert_allow_materialized_columns).
 -- `bytes` is what usage counts of a record: the bytes of its texts, as BatchBuilder.size (lib/event/batch.ts); computed at the
@@ -40,8 +42,8 @@ CREATE TABLE IF NOT EXISTS `{database}`.logs{local} {on_cluster}
 
     INDEX by_time timestamp TYPE minmax GRANULARITY 1,
     INDEX by_severity_number severity_number TYPE minmax GRANULARITY 1,
-    INDEX by_severity_text severity_text TYPE set(16) GRANULARITY 1,
-    INDEX by_level multiIf(severity_number = 0, 'unknown', severity_number < 5, 'trace', severity_number < 9, 'debug', severity_number < 13, 'info', severity_number < 17, 'warn', severity_number < 21, 'error', 'fatal') TYPE set(8) GRANULARITY 1,
+    INDEX by_text_of_severity severity_text TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_name_of_level multiIf(severity_number = 0, 'unknown', severity_number < 5, 'trace', severity_number < 9, 'debug', severity_number < 13, 'info', severity_number < 17, 'warn', severity_number < 21, 'error', 'fatal') TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_words lower(translate(body, '0123456789', '          ')) TYPE text(tokenizer = splitByNonAlpha, posting_list_codec = 'bitpacking'),
     INDEX by_attribute mapValues(attributes) TYPE bloom_filter(0.01) GRANULARITY 1,
 

@@ -68,6 +68,10 @@ function checkTree(root: AstNode, ctes: ReadonlySet<string>, side: SideTables): 
     switch (held) {
       case "anything":
         break;
+      case "column":
+        // Columns that the engine adds, such as _part or _part_offset, say how much is stored beside one's own.
+        if (/(?:^|\.)_\w/.test(node.rest)) refuse(node.rest, "names that begin with _ are not allowed");
+        break;
       case "nothing":
         if (node.rest !== "") refuse(`${node.kind} ${node.rest}`, "this part of SQL is not allowed");
         break;

@@ -243,7 +243,7 @@ export const NODE_KINDS = {
   Subquery: "nothing",
   WithElement: "nothing",
   Literal: "anything",
-  Identifier: "anything",
+  Identifier: "column",
   Function: "function",
   Asterisk: "nothing",
   QualifiedAsterisk: "nothing",
@@ -265,7 +265,7 @@ export const NODE_KINDS = {
   InterpolateElement: "anything",
   WindowDefinition: "nothing",
   WindowListElement: "nothing",
-} as const satisfies Record<string, "nothing" | "anything" | "function" | "table">;
+} as const satisfies Record<string, "nothing" | "anything" | "column" | "function" | "table">;
 
 const words = (text: string): string[] => text.trim().split(/\s+/);
 
