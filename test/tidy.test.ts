@@ -8,7 +8,7 @@ const FILE_LINES_MAX = 300;
 const FUNCTION_LINES_MAX = 70;
 
 /** Lists of data may be long. */
-const DATA_FILES: readonly string[] = ["lib/query/sql/lists.ts", "lib/query/sql/cases.ts"];
+const DATA_FILES: readonly string[] = ["lib/query/sql/lists.ts", "lib/query/sql/attacks.ts", "lib/query/sql/honest.ts"];
 /** Larger than they should be: file -> lines today. Take lines away, never add any. */
 const LONG_FILES: Readonly<Record<string, number>> = {
   "lib/projector/settle.ts": 356,

@@ -32,6 +32,9 @@ const DENIED: ReadonlySet<number> = new Set([291, 446, 481, 497]);
 /** Codes that are ClickHouse's own fault: logical errors and the like. */
 const DEFECT: ReadonlySet<number> = new Set([49, 76, 173, 1000, 1001, 1002]);
 
+/** Its text proposes tables, also those that are not this tenant's. */
+const UNKNOWN_TABLE = 60;
+
 const MESSAGE_CHARS_MAX = 1_000;
 
 /**
@@ -53,7 +56,8 @@ export function failureOf(code: number | undefined, message: string, status = 50
   if (DENIED.has(code))
     return new RelogError("query_refused", "ClickHouse denied access to something in the statement", { cause, details });
   if (DEFECT.has(code)) return new RelogError("internal", "internal error", { cause, details });
-  return new RelogError("query_invalid", readable(message), { cause, details: { ...details, ...placeOf(message) } });
+  const words = code === UNKNOWN_TABLE ? message.replace(/ Maybe you meant [\s\S]*/, "") : message;
+  return new RelogError("query_invalid", readable(words), { cause, details: { ...details, ...placeOf(message) } });
 }
 
 /** The engine's words without its wrapping. */

@@ -68,11 +68,12 @@ function checkTree(root: AstNode, ctes: ReadonlySet<string>, side: SideTables): 
     switch (held) {
       case "anything":
         break;
+      case "column":
+        // Columns that the engine adds, such as _part or _part_offset, say how much is stored beside one's own.
+        if (/(?:^|\.)_\w/.test(node.rest)) refuse(node.rest, "names that begin with _ are not allowed");
+        break;
       case "nothing":
         if (node.rest !== "") refuse(`${node.kind} ${node.rest}`, "this part of SQL is not allowed");
-        break;
-      case "name":
-        checkName(node.rest);
         break;
       case "table":
         checkTable(node, parent, ctes, side);
@@ -85,12 +86,6 @@ function checkTree(root: AstNode, ctes: ReadonlySet<string>, side: SideTables): 
     }
     checkShape(node);
   });
-}
-
-/** The engine's hidden columns (_part_offset, _block_number, ...) tell how many rows of others lie before one's own. */
-function checkName(name: string): void {
-  if (name.split(".").some((part) => part.startsWith("_")))
-    refuse(name, "names that begin with _ are the engine's own columns; write getSubcolumn(j, '_x') for a JSON path");
 }
 
 const UNKNOWN_KINDS: Readonly<Record<string, string>> = {

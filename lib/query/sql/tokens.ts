@@ -59,6 +59,11 @@ export function checkTokens(sql: string, tokens: readonly Token[]): Checked {
 
 function checkPiece(piece: Piece, statement: readonly Piece[], index: number): void {
   const { type, text, position } = piece;
+  // The parser would obey these, and fail on some, before it describes them.
+  const [name, sign] = [statement[index + 1], statement[index + 2]];
+  const isName = name?.type === "BareWord" || name?.type === "QuotedIdentifier";
+  if (type === "BareWord" && text.toUpperCase() === "SETTINGS" && isName && sign?.type === "Equals")
+    refuse("SETTINGS", "SETTINGS are not allowed", { position });
   if (type.startsWith("Error")) {
     const details = { position, token: text.slice(0, 80) };
     throw new RelogError("query_invalid", `syntax error at position ${position}: ${type.replace(/^Error/, "")}`, { details });
