@@ -92,6 +92,18 @@ describe("the reader may not", () => {
   });
 });
 
+it("what a tenant's condition did not match is not remembered for another tenant", async () => {
+  for (const [tenant, count] of [
+    ["a", "0"],
+    ["b", "300"],
+    ["a", "0"],
+    ["nobody", "0"],
+    ["b", "300"],
+  ] as const) {
+    expect(await run("SELECT count() FROM logs WHERE body LIKE '%zebra-of%'", tenant)).toBe(`${count}\n`);
+  }
+});
+
 it("is not asked where the row policy is missing", async () => {
   await engine.writer.read({ statement: "CREATE DATABASE IF NOT EXISTS elsewhere" });
   await expect(run("SELECT 1", "a", "elsewhere")).rejects.toMatchObject({ code: "store_misconfigured" });

@@ -72,7 +72,7 @@ export const READER_CHANGEABLE_SETTINGS = [
 ] as const;
 
 /** Rows alone, found by the primary key: nothing is computed from what stands for rows of several tenants. */
-const ROWS_ALONE: Readonly<Record<string, SettingValue>> = {
+export const ROWS_ALONE: Readonly<Record<string, SettingValue>> = {
   optimize_use_projections: 0,
   optimize_use_implicit_projections: 0,
   use_skip_indexes: 0,

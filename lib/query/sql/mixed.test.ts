@@ -8,9 +8,12 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { scaled, seed } from "../../../test/fault/random.ts";
 import { ERRORS } from "../../base/errors.ts";
 import { ARCHIVE_DATABASE } from "../../store/isolation.ts";
+import { ROWS_ALONE } from "../../store/select.ts";
 import { createSideTable, sideTableName } from "../../store/side.ts";
 import type { TestEngine } from "../testing.ts";
 import { ask, fillGeneration, fillTable, SECRET, startTestEngine, TEST_SIDE, textOf } from "../testing.ts";
+
+const SIDE = new Map([[sideTableName(TEST_SIDE), "complete"]] as const);
 
 let engine: TestEngine;
 let both: Hono;
@@ -24,9 +27,8 @@ beforeAll(async () => {
   await engine.writer.read({
     statement: `CREATE TABLE IF NOT EXISTS ${database}.${table} ENGINE = Alias('${ARCHIVE_DATABASE}', 'archive_alone')`,
   });
-  const side = new Map([[table, "complete"]] as const);
-  both = engine.app({ timeMaxMs: 6_000 }, { side });
-  alone = engine.app({ timeMaxMs: 6_000 }, { side, database });
+  both = engine.app({ timeMaxMs: 6_000 }, { side: SIDE });
+  alone = engine.app({ timeMaxMs: 6_000 }, { side: SIDE, database });
 });
 afterAll(async () => {
   await engine[Symbol.asyncDispose]();
@@ -50,6 +52,13 @@ async function outcomeOf(app: Hono, sql: string, params: Record<string, unknown>
   const code = broken ? "broken" : (JSON.parse(text) as { error: { code: string } }).error.code;
   expect(Object.hasOwn(ERRORS, code) && !NEVER.has(code), `${sql}\nended as ${code}: ${text}`).toBe(true);
   return { code, text: "" };
+}
+
+/** An index may leave out the row that a statement fails on, and does not where another tenant shares its granule; the row is a's. */
+async function failsOnOwnRows(sql: string, params: Record<string, unknown>, database: string): Promise<void> {
+  const settings = { ...ROWS_ALONE, log_comment: "a" };
+  const asked = engine.reader.read({ statement: await engine.gate(sql, params, SIDE), database, params, settings });
+  await expect(asked, sql).rejects.toMatchObject({ code: "query_invalid" });
 }
 
 const one = fc.constantFrom<string[]>;
@@ -207,7 +216,7 @@ const rows: fc.Arbitrary<string> = fc.oneof(
   { weight: 6, arbitrary: fc.constant("logs") },
   { weight: 2, arbitrary: fc.constant("archive_past") },
   { weight: 1, arbitrary: condition.map((c) => `(SELECT * FROM logs WHERE ${c})`) },
-  { weight: 1, arbitrary: condition.map((c) => `(SELECT * FROM logs UNION ALL SELECT * FROM archive_past WHERE ${c})`) },
+  { weight: 1, arbitrary: fc.constant("(SELECT * FROM logs UNION ALL SELECT * FROM archive_past)") },
   {
     weight: 1,
     arbitrary: one(
@@ -268,7 +277,10 @@ it("another tenant's rows make no difference to any statement", { timeout: scale
       const params = { ...(sql.includes("{p:") ? { p: "own-word" } : {}), ...(sql.includes("{t:") ? { t: "private" } : {}) };
       const seen = await outcomeOf(both, sql, params, accept);
       const wanted = await outcomeOf(alone, sql, params, accept);
-      expect({ sql, ...seen }).toEqual({ sql, ...wanted });
+      const codes = [seen.code, wanted.code];
+      if (codes.includes("ok") && codes.includes("query_invalid"))
+        await failsOnOwnRows(sql, params, seen.code === "ok" ? "relog_g1" : "relog_g2");
+      else expect({ sql, ...seen }).toEqual({ sql, ...wanted });
       counts.set(seen.code, (counts.get(seen.code) ?? 0) + 1);
     }),
     { seed, numRuns: scaled(300, 3_000), verbose: 1 },
