@@ -176,25 +176,34 @@ faultTest(
   },
 );
 
-for (const step of ["waiting", "counting", "removing", "removed", "purged", "checking", "certifying", "certified"]) {
-  faultTest(`a scheduler that is killed at ${step}: the next one goes on, and the certificate is the same`, async (rig) => {
-    const [gateway, query] = [await rig.gateway(), await rig.service("query")];
-    await rig.projector(LEASE);
-    const [gone, kept] = [await tenantKey(rig, query, "gone"), await tenantKey(rig, query, "kept")];
-    await filled(rig, gateway, gone);
-    await filled(rig, gateway, kept);
-    const before = await held(rig, "kept");
-    await (await rig.nats()).jetstream().publish("dead.0.gone", "letter");
-    const scheduler = await rig.service("scheduler", { ...LEASE, RELOG_FAILPOINT: `erasure-${step}` });
-    expect((await asked(query, rig.key, "DELETE /v1/tenants/gone")).status).toBe(200);
-    await died(scheduler);
-    await rig.service("scheduler", LEASE);
-    const { certificates } = await certificate(rig, query, "gone");
-    expect(certificates).toMatchObject([{ rows: 3 * BATCHES, tables: [{ table: "relog_g1.logs", rows: 3 * BATCHES }], dead_letters: 1 }]);
-    expect(await held(rig, "gone")).toEqual(["0", "0"]);
+const STEPS = ["waiting", "counting", "removing", "removed", "purged", "checking", "certifying", "certified"];
+
+faultTest("a scheduler that is killed at any step: the next one goes on, and the certificate is the same", async (rig) => {
+  const [gateway, query] = [await rig.gateway(), await rig.service("query")];
+  await rig.projector(LEASE);
+  const nc = await rig.nats();
+  const kept = await tenantKey(rig, query, "kept");
+  const ofStep = STEPS.map((step) => ({ step, gone: `gone-${step}` }));
+  for (const { gone } of ofStep) {
+    await filled(rig, gateway, await tenantKey(rig, query, gone));
+    await nc.jetstream().publish(`dead.0.${gone}`, "letter");
+  }
+  await filled(rig, gateway, kept);
+  const before = await held(rig, "kept");
+  for (const { step, gone } of ofStep) {
+    rig.notes.push(`killed at ${step}`);
+    const killed = await rig.service("scheduler", { ...LEASE, RELOG_FAILPOINT: `erasure-${step}` });
+    expect((await asked(query, rig.key, `DELETE /v1/tenants/${gone}`)).status).toBe(200);
+    await died(killed);
+    const next = await rig.service("scheduler", LEASE);
+    const { certificates } = await certificate(rig, query, gone);
+    const rows = 3 * BATCHES;
+    expect(certificates).toMatchObject([{ rows, tables: [{ table: "relog_g1.logs", rows }], dead_letters: 1 }]);
+    expect(await held(rig, gone)).toEqual(["0", "0"]);
     expect(await held(rig, "kept")).toEqual(before);
-    const nc = await rig.nats();
-    await waitFor("its register to go", async () => ((await register(nc, "erasure.main.gone").read()) === undefined ? true : undefined));
-    await ran(rig, ["verify"]);
-  });
-}
+    await waitFor("its register to go", async () => ((await register(nc, `erasure.main.${gone}`).read()) === undefined ? true : undefined));
+    next.kill("SIGKILL");
+    await died(next);
+  }
+  await ran(rig, ["verify"]);
+});
