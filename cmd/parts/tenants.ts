@@ -46,40 +46,34 @@ export async function openDirectory(nc: NatsConnection): Promise<Followed> {
   const directory = new Directory(systemClock);
   const reader = readerInto(nc, directory);
   await reader.toEnd();
-  const leave = new AbortController();
-  const ended = reader.follow(() => undefined, leave.signal);
-  return {
-    directory,
-    reader,
-    async [Symbol.asyncDispose]() {
-      leave.abort();
-      await ended;
-    },
-  };
+  return untilDisposed(directory, reader, (leave) => reader.follow(() => undefined, leave));
 }
 
 /** Follows the accounts until it is disposed. Returns when they are read for the first time, or at the abort; says meanwhile why not. */
 export async function followDirectory(nc: NatsConnection, health: Health, log: Logger, signal: AbortSignal): Promise<Followed> {
   const directory = new Directory(systemClock);
   const reader = readerInto(nc, directory);
-  const leave = new AbortController();
   const first = Promise.withResolvers<void>();
   let [ready, said] = [false, undefined as string | undefined];
-  const ended = reader
-    .follow(
-      (why) => {
-        if (why === undefined && !ready) log.info({ tenants: directory.size, position: directory.position }, "accounts are read");
-        ready ||= why === undefined;
-        if (!ready && why !== said) log.warn({ why }, "the accounts cannot be read yet: nothing is projected");
-        said = why;
-        health.notReady("accounts", ready ? undefined : `not read yet: ${why}`);
-        health.warn("accounts", why);
-        if (ready) first.resolve();
-      },
-      AbortSignal.any([signal, leave.signal]),
-    )
-    .finally(() => first.resolve());
+  const told = (why: string | undefined): void => {
+    if (why === undefined && !ready) log.info({ tenants: directory.size, position: directory.position }, "accounts are read");
+    ready ||= why === undefined;
+    if (!ready && why !== said) log.warn({ why }, "the accounts cannot be read yet: nothing is projected");
+    said = why;
+    health.notReady("accounts", ready ? undefined : `not read yet: ${why}`);
+    health.warn("accounts", why);
+    if (ready) first.resolve();
+  };
+  const followed = untilDisposed(directory, reader, (leave) =>
+    reader.follow(told, AbortSignal.any([signal, leave])).finally(() => first.resolve()),
+  );
   await first.promise;
+  return followed;
+}
+
+function untilDisposed(directory: Directory, reader: AccountsReader, follow: (leave: AbortSignal) => Promise<void>): Followed {
+  const leave = new AbortController();
+  const ended = follow(leave.signal);
   return {
     directory,
     reader,

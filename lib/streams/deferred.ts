@@ -6,11 +6,9 @@
 import type { NatsConnection } from "nats";
 import type { StoredMessage } from "../event/envelope.ts";
 import { STREAMS, SUBJECTS } from "../event/envelope.ts";
-import { JETSTREAM } from "./codes.ts";
+import { askLeaderFor } from "./leader.ts";
 
 const TIMEOUT_MS = 5_000;
-const NOT_FOUND = 404;
-const HEADER_LINE = /^([^:]+): ?(.*)$/;
 
 export interface DeferredState {
   readonly messages: number;
@@ -46,47 +44,14 @@ export async function deferredByTenant(nc: NatsConnection): Promise<Map<string, 
   return counts;
 }
 
-interface RawMessage {
-  readonly seq: number;
-  readonly subject: string;
-  readonly time: string;
-  readonly hdrs?: string;
-  readonly data?: string;
-}
-
 /** A tenant's first message at or behind a sequence; undefined when there is none. @throws NatsError */
 export async function nextDeferred(nc: NatsConnection, tenant: string, seq: number): Promise<StoredMessage | undefined> {
-  return await get(nc, { seq: Math.max(1, seq), next_by_subj: SUBJECTS.deferredOf(tenant) });
+  return await askLeaderFor(nc, STREAMS.deferred, { seq: Math.max(1, seq), next_by_subj: SUBJECTS.deferredOf(tenant) }, TIMEOUT_MS);
 }
 
 /** The message with a sequence; undefined when it is gone. @throws NatsError */
 export async function deferredAt(nc: NatsConnection, seq: number): Promise<StoredMessage | undefined> {
-  return await get(nc, { seq });
-}
-
-async function get(nc: NatsConnection, request: object): Promise<StoredMessage | undefined> {
-  const reply = await nc.request(`$JS.API.STREAM.MSG.GET.${STREAMS.deferred}`, JSON.stringify(request), { timeout: TIMEOUT_MS });
-  const answer = reply.json<{ message?: RawMessage; error?: { code: number; err_code?: number; description?: string } }>();
-  if (answer.message === undefined) {
-    const gone = answer.error?.err_code === JETSTREAM.noMessage || answer.error?.code === NOT_FOUND;
-    if (gone && answer.error?.err_code !== JETSTREAM.streamNotFound) return undefined;
-    throw new Error(`${STREAMS.deferred} answered ${answer.error?.code} ${answer.error?.description}`);
-  }
-  const { seq, subject, time, hdrs, data } = answer.message;
-  const pairs = pairsOf(hdrs);
-  const header = (name: string): string => pairs.find(([key]) => key === name)?.[1] ?? "";
-  return { seq, subject, payload: Buffer.from(data ?? "", "base64"), header, pairs: () => pairs, storedMs: Date.parse(time) };
-}
-
-function pairsOf(encoded: string | undefined): [string, string][] {
-  const lines = Buffer.from(encoded ?? "", "base64")
-    .toString("utf8")
-    .split("\r\n")
-    .slice(1);
-  return lines.flatMap((line) => {
-    const match = HEADER_LINE.exec(line);
-    return match === null ? [] : [[match[1]!, match[2]!] as [string, string]];
-  });
+  return await askLeaderFor(nc, STREAMS.deferred, { seq }, TIMEOUT_MS);
 }
 
 /** Removes a tenant's messages up to a sequence. @throws NatsError; removing them again is harmless */

@@ -3,11 +3,12 @@
 // Promises: no sequence is passed over in silence; one that the walk does not meet is asked of the stream's leader before it
 // counts as gone, and then carries the reason; memory is bounded by one fetch; a reader may leave at any time.
 
-import type { Consumer, MsgHdrs, NatsConnection } from "nats";
-import { AckPolicy, DeliverPolicy, headers, NatsError, nanos } from "nats";
+import type { Consumer, NatsConnection } from "nats";
+import { AckPolicy, DeliverPolicy, NatsError, nanos } from "nats";
+import type { StoredMessage } from "../event/envelope.ts";
 import { HEADERS, STREAMS } from "../event/envelope.ts";
-import { JETSTREAM } from "./codes.ts";
 import { DEAD_HEADERS } from "./dead.ts";
+import { askLeaderFor } from "./leader.ts";
 import { streamState } from "./read.ts";
 
 /** A message without its payload. */
@@ -41,7 +42,6 @@ const FETCH_MESSAGES = 2_000;
 const FETCH_WAIT_MS = 2_000;
 /** Longer than anyone who reads the walk may think about one message. */
 const IDLE_MS = 120_000;
-const NOT_FOUND = 404;
 
 /** Every sequence from `from` to `to` of a stream, in order. `to` must have been reached. @throws NatsError, the signal's reason */
 export async function* walkStream(
@@ -99,7 +99,7 @@ async function openCursor(nc: NatsConnection, stream: string, from: number): Pro
       // A fetch is taken to its end: one that is left early may lose messages.
       for await (const message of await consumer.fetch({ max_messages: Math.min(max, pending), expires: FETCH_WAIT_MS })) {
         pending = message.info.pending;
-        messages.push(walked(message.seq, message.subject, message.info.timestampNanos / 1e6, message.headers));
+        messages.push(walked(message.seq, message.subject, message.info.timestampNanos / 1e6, (name) => message.headers?.get(name) ?? ""));
       }
       return messages;
     },
@@ -112,8 +112,8 @@ async function openCursor(nc: NatsConnection, stream: string, from: number): Pro
   };
 }
 
-function walked(seq: number, subject: string, storedMs: number, header: MsgHdrs | undefined): WalkedMessage {
-  return { kind: "message", seq, subject, storedMs, header: (name) => header?.get(name) ?? "" };
+function walked(seq: number, subject: string, storedMs: number, header: (name: string) => string): WalkedMessage {
+  return { kind: "message", seq, subject, storedMs, header };
 }
 
 /** What the leader says of a range: the messages it holds, and the rest as gone. */
@@ -123,7 +123,7 @@ async function* askLeader(nc: NatsConnection, stream: string, from: number, to: 
     const end = found === undefined || found.seq > to ? to : found.seq - 1;
     if (end >= next) yield { kind: "gone", from: next, to: end, evidence: await evidenceOf(nc, stream, end) };
     if (found === undefined || found.seq > to) return;
-    yield walked(found.seq, found.subject, Date.parse(found.time), headersOf(found.hdrs));
+    yield walked(found.seq, found.subject, found.storedMs, found.header);
     next = found.seq + 1;
   }
 }
@@ -134,39 +134,9 @@ async function evidenceOf(nc: NatsConnection, stream: string, seq: number): Prom
   return "deleted one by one: the stream's leader does not hold it, but does hold older ones";
 }
 
-interface RawMessage {
-  readonly seq: number;
-  readonly subject: string;
-  readonly time: string;
-  readonly hdrs?: string;
-  readonly data?: string;
-}
-
 /** The first message at or behind a sequence, from the leader; undefined when there is none. @throws when the leader does not say */
-export async function firstAt(nc: NatsConnection, stream: string, seq: number): Promise<RawMessage | undefined> {
-  return await getRaw(nc, stream, { seq, next_by_subj: ">" });
-}
-
-async function getRaw(nc: NatsConnection, stream: string, request: object): Promise<RawMessage | undefined> {
-  const reply = await nc.request(`$JS.API.STREAM.MSG.GET.${stream}`, JSON.stringify(request), { timeout: FETCH_WAIT_MS });
-  const answer = reply.json<{ message?: RawMessage; error?: { code: number; err_code?: number; description?: string } }>();
-  if (answer.message !== undefined) return answer.message;
-  if (answer.error?.err_code === JETSTREAM.noMessage || answer.error?.code === NOT_FOUND) return undefined;
-  throw new Error(`${stream} answered ${answer.error?.code} ${answer.error?.description}`);
-}
-
-const HEADER_LINE = /^([^:]+): ?(.*)$/;
-
-function headersOf(encoded: string | undefined): MsgHdrs {
-  const header = headers();
-  for (const line of Buffer.from(encoded ?? "", "base64")
-    .toString("utf8")
-    .split("\r\n")
-    .slice(1)) {
-    const match = HEADER_LINE.exec(line);
-    if (match !== null) header.append(match[1]!, match[2]!);
-  }
-  return header;
+export async function firstAt(nc: NatsConnection, stream: string, seq: number): Promise<StoredMessage | undefined> {
+  return await askLeaderFor(nc, stream, { seq, next_by_subj: ">" }, FETCH_WAIT_MS);
 }
 
 /** The streams of the shards as they are now: what verification reads, without an archive. */
@@ -190,8 +160,7 @@ export function liveLog(nc: NatsConnection): LiveLog {
 }
 
 async function payloadAt(nc: NatsConnection, stream: string, seq: number): Promise<Uint8Array | undefined> {
-  const message = await getRaw(nc, stream, { seq });
-  return message === undefined ? undefined : Buffer.from(message.data ?? "", "base64");
+  return (await askLeaderFor(nc, stream, { seq }, FETCH_WAIT_MS))?.payload;
 }
 
 /** What DEAD_LETTERS says of a message: which lines of it are parked. */

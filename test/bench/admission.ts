@@ -17,6 +17,7 @@ import { decodeNdjson } from "../../lib/ingest/ndjson/decode.ts";
 import { FieldMap } from "../../lib/ingest/ndjson/fields.ts";
 import { AttributeNames } from "../../lib/limits/names.ts";
 import { Rates } from "../../lib/limits/rates.ts";
+import { NO_DEFAULTS } from "../../lib/limits/testing.ts";
 import { bodies } from "../../lib/load/generator.ts";
 import { frameOf } from "./frames.ts";
 import type { BenchOptions } from "./options.ts";
@@ -30,15 +31,7 @@ const ROUNDS = 5;
 /** A small call: larger ones pay less of it for a record. */
 const CALL_RECORDS = 100;
 
-const NO_DEFAULTS = {
-  requestsPerS: 0,
-  recordsPerS: 0,
-  bytesPerS: 0,
-  burstMs: 10_000,
-  queriesAtOnce: 0,
-  tailsAtOnce: 0,
-  attributeNamesPerDay: 2_000,
-};
+const DEFAULTS = { ...NO_DEFAULTS, attributeNamesPerDay: 2_000 };
 
 interface Made {
   readonly tenant: string;
@@ -102,9 +95,9 @@ export async function admission(options: BenchOptions): Promise<Admission> {
     () => true,
     () => undefined,
   );
-  const rates = new Rates(lookup, NO_DEFAULTS, systemClock.monotonicMs);
+  const rates = new Rates(lookup, DEFAULTS, systemClock.monotonicMs);
   const ports = { read: async () => undefined, write: async () => 1 };
-  const names = new AttributeNames(lookup, NO_DEFAULTS, ports, systemClock, "bench", () => undefined);
+  const names = new AttributeNames(lookup, DEFAULTS, ports, systemClock, "bench", () => undefined);
   for (const { tenant } of made) await names.of(tenant);
 
   const corpus = await Array.fromAsync(bodies({ ...corpusOf(options, CODEC_RECORDS), batchRecords: CALL_RECORDS }));
