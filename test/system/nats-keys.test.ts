@@ -42,6 +42,15 @@ async function ended(nc: NatsConnection): Promise<void> {
   await waitFor("the connection to be ended", () => (nc.isClosed() ? true : undefined), NEVER_MS, 5);
 }
 
+/** Waits until each gateway refuses a key: the one that ends its connections may hear of the change a moment before the others. */
+async function unknownTo(gateways: readonly Service[], key: string): Promise<void> {
+  for (const { url } of gateways)
+    await waitFor(`${url} to refuse the key`, async () => {
+      const { status } = await fetch(`${url}/v1/ingest`, { method: "POST", headers: { "x-api-key": key }, body: "" });
+      return status === 401 || status === 403 ? true : undefined;
+    });
+}
+
 /** Revokes a key of acme's as soon as that can be written: an election may have to end first. */
 async function revoked(keys: Keys, key: string): Promise<void> {
   const revoke = async () => await keys.run("acme", { type: "revoke_key", key, reason: "" }, ME);
@@ -80,6 +89,7 @@ faultTest("open connections end with their key, and only they: revoked, rotated,
 
   await keys.run("acme", { type: "revoke_key", key: one.id, reason: "leaked" }, ME);
   await Promise.all([ended(first), ended(again)]);
+  await unknownTo([gateway, second], one.key);
   await refused(producer(rig.stack, "acme", one.key, ONCE));
   expect([await send(kept), await send(other, "other")]).toEqual([1, 1]);
   expect((await metric(gateway, "relog_nats_kicked_total")) + (await metric(second, "relog_nats_kicked_total"))).toBeGreaterThanOrEqual(2);
@@ -94,6 +104,7 @@ faultTest("open connections end with their key, and only they: revoked, rotated,
   const beside = await open(rig, next.key);
   expect([await send(beside), await send(kept)]).toEqual([1, 1]);
   await ended(kept);
+  await unknownTo([gateway, second], two.key);
   await refused(producer(rig.stack, "acme", two.key, ONCE));
 
   // An expiry that was known at the connect, and one that was set afterwards.
@@ -108,6 +119,7 @@ faultTest("open connections end with their key, and only they: revoked, rotated,
   const disabled = await open(rig, last.key);
   await keys.run("acme", { type: "disable_tenant", reason: "unpaid" }, ME);
   await ended(disabled);
+  await unknownTo([gateway, second], last.key);
   await refused(producer(rig.stack, "acme", last.key, ONCE));
   await keys.run("acme", { type: "enable_tenant" }, ME);
   const enabled = await open(rig, last.key);
