@@ -76,15 +76,20 @@ export async function natsChildren(options: NatsOptions, hooks: Pick<ChildOption
   return children;
 }
 
-/** Waits until JetStream takes requests on every node, with a leader when there are several. */
+/**
+ * Waits until every node takes connections and JetStream's requests, with a leader when there are several. The monitor answers
+ * some milliseconds before clients may connect, which only /healthz tells.
+ */
 export async function natsReady(children: readonly Child[], ports: readonly NatsPorts[]): Promise<void> {
   await Promise.all(
     ports.map(({ monitor }, index) =>
       waitFor(`nats-server ${index + 1}`, async () => {
         const child = children[index]!;
         if (!child.running) throw new Error(`${child.name} has ended:\n${child.lastLines.slice(-20).join("\n")}`);
-        const answer = await fetch(`http://127.0.0.1:${monitor}/jsz`).catch(() => undefined);
-        if (answer === undefined || !answer.ok) return undefined;
+        const [health, answer] = await Promise.all(
+          ["healthz?js-enabled-only=true", "jsz"].map((path) => fetch(`http://127.0.0.1:${monitor}/${path}`).catch(() => undefined)),
+        );
+        if (!health?.ok || !answer?.ok) return undefined;
         const state = (await answer.json()) as { disabled?: boolean; meta_cluster?: { leader?: string; cluster_size?: number } };
         if (state.disabled) return undefined;
         const formed = state.meta_cluster?.leader && state.meta_cluster.cluster_size === ports.length;

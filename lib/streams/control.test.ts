@@ -58,10 +58,37 @@ it("of two writers that know the same, one is refused; a repetition is stored on
   expect((await streamState(nc, "CONTROL")).messages).toBe(2);
 });
 
+it("an answer that is lost with a server holds a follower up for a moment only, and is no fault yet", async () => {
+  const [seen, said, stop] = [[] as number[], [] as (string | undefined)[], new AbortController()];
+  let [lose, lost] = [0, 0];
+  const lossy = new Proxy(other, {
+    get(target, name) {
+      if (name === "publish") {
+        return (...all: Parameters<NatsConnection["publish"]>) => {
+          if (lose === 0 || !all[0].startsWith("$JS.API.DIRECT.GET")) return target.publish(...all);
+          [lose, lost] = [lose - 1, lost + 1];
+        };
+      }
+      const value = Reflect.get(target, name) as unknown;
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const following = accountsReader(lossy, ({ seq }) => seen.push(seq)).follow((why) => said.push(why), stop.signal);
+  await waitFor("what is there", () => (seen.length === 2 ? true : undefined));
+  for (const [i, tenant] of ["delta", "epsilon"].entries()) {
+    lose = 1;
+    expect(await appendAccount(nc, tenant, {}, id(), 0)).toBe("stored");
+    await waitFor("the change", () => (seen.length === 3 + i ? true : undefined), 3_000);
+  }
+  stop.abort();
+  await following;
+  expect([lost, said.filter((why) => why !== undefined)]).toEqual([2, []]);
+});
+
 it("a follower has a change within milliseconds, in order, once, and none of what is not about accounts", async () => {
   const [seen, stop] = [[] as { seq: number; at: number }[], new AbortController()];
   const following = accountsReader(other, ({ seq }) => seen.push({ seq, at: performance.now() })).follow(() => undefined, stop.signal);
-  await waitFor("what is there", () => (seen.length === 2 ? true : undefined));
+  await waitFor("what is there", () => (seen.length === 4 ? true : undefined));
   const delays: number[] = [];
   for (let last = 0, i = 0; i < 20; i++) {
     await recordOperation(nc, { what: "noise", who: "me", where: "here" });
@@ -74,7 +101,7 @@ it("a follower has a change within milliseconds, in order, once, and none of wha
   stop.abort();
   await following;
   const seqs = seen.map(({ seq }) => seq);
-  expect([seqs, seqs.length]).toEqual([[...new Set(seqs)].sort((a, b) => a - b), 22]);
+  expect([seqs, seqs.length]).toEqual([[...new Set(seqs)].sort((a, b) => a - b), 24]);
   expect(Math.max(...delays)).toBeLessThan(900);
 });
 

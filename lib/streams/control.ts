@@ -1,8 +1,8 @@
 // The accounts in CONTROL: appended with compare-and-set, read from the start, followed.
 //
 // Promises: a message is stored only if the tenant's last one is where the writer thinks; readers get every message in the
-// stream's order, once; a follower learns of a change within milliseconds, at the latest after the poll, and a fault of NATS
-// leaves what it knows. A stream that is shorter than what was read is said, never taken for the truth.
+// stream's order, once; a follower learns of a change within milliseconds, at the latest after the poll, also when an answer
+// is lost with a server, and a fault of NATS leaves what it knows. A stream that is shorter than what was read is said, never taken for the truth.
 
 import type { NatsConnection } from "nats";
 import { NatsError } from "nats";
@@ -17,6 +17,13 @@ const ACCOUNTS = "control.accounts.";
 const ALL_ACCOUNTS = `${ACCOUNTS}>`;
 const BOUNDS = { messagesMax: 1_000, bytesMax: 4 * 2 ** 20 };
 const TIMEOUT_MS = 5_000;
+/**
+ * How long a follower waits for an answer: one that was on its way to a server that died never comes, and meanwhile a key may
+ * be revoked. It asks again, with more patience, and with less when it was answered.
+ */
+const PATIENCE_MS = [400, 1_000, TIMEOUT_MS] as const;
+/** So many answers in a row that did not come are a fault; one is an election, or a connection that was lost. */
+const FAULTS_MIN = 2;
 const POLL_MS = 1_000;
 /** A hint comes before the write is decided and replicated: it is looked for this long after it. */
 const HINT_DELAYS_MS = [5, 20, 60, 150] as const;
@@ -79,13 +86,13 @@ class Reader implements AccountsReader {
     this.#take = take;
   }
 
-  async toEnd(): Promise<void> {
+  async toEnd(timeoutMs: number = TIMEOUT_MS): Promise<void> {
     try {
-      const { created, lastSeq } = await streamState(this.#nc, STREAMS.control);
+      const { created, lastSeq } = await streamState(this.#nc, STREAMS.control, timeoutMs);
       this.#created ??= created;
       if (created !== this.#created || lastSeq < this.#next - 1)
         throw new Error("CONTROL was made again; restart this process to read the new one");
-      await this.#read(lastSeq);
+      await this.#read(lastSeq, timeoutMs);
     } catch (cause) {
       const text = `the accounts cannot be read: ${messageOf(cause)}`;
       throw new RelogError("stream_unavailable", text, { cause, retryAfterS: UNAVAILABLE_RETRY_S });
@@ -94,7 +101,7 @@ class Reader implements AccountsReader {
 
   async follow(onFault: (why: string | undefined) => void, signal: AbortSignal): Promise<void> {
     let wake = new AbortController();
-    let hinted = false;
+    let [hinted, faults] = [false, 0];
     const callback = (): void => {
       hinted = true;
       wake.abort();
@@ -107,11 +114,14 @@ class Reader implements AccountsReader {
         wake = new AbortController();
         const after = hinted;
         hinted = false;
+        const patienceMs = PATIENCE_MS[Math.min(faults, PATIENCE_MS.length - 1)]!;
         try {
-          await (after ? this.#afterHint(signal) : this.toEnd());
+          await (after ? this.#afterHint(patienceMs, signal) : this.toEnd(patienceMs));
+          faults = Math.max(0, Math.min(faults, PATIENCE_MS.length) - 1);
           onFault(undefined);
         } catch (error) {
-          onFault(messageOf(error));
+          if (++faults >= FAULTS_MIN) onFault(messageOf(error));
+          if (faults < PATIENCE_MS.length) continue;
           hinted = false;
         }
         if (!hinted && !signal.aborted) await sleep(POLL_MS, wake.signal);
@@ -122,25 +132,25 @@ class Reader implements AccountsReader {
     }
   }
 
-  async #afterHint(signal: AbortSignal): Promise<void> {
+  async #afterHint(patienceMs: number, signal: AbortSignal): Promise<void> {
     for (const ms of HINT_DELAYS_MS) {
       await sleep(ms, signal);
-      if (await this.#read(0)) return;
+      if (await this.#read(0, patienceMs)) return;
     }
   }
 
   /** One after the other: a message must not be taken twice. Returns whether there was anything. */
-  #read(target: number): Promise<boolean> {
-    const done = this.#reading.then(() => this.#readOn(target));
+  #read(target: number, timeoutMs: number): Promise<boolean> {
+    const done = this.#reading.then(() => this.#readOn(target, timeoutMs));
     this.#reading = done.catch(() => undefined);
     return done;
   }
 
   /** Reads to `target`, or to where a replica ends. */
-  async #readOn(target: number): Promise<boolean> {
-    const [from, deadline] = [this.#next, performance.now() + TIMEOUT_MS];
+  async #readOn(target: number, timeoutMs: number): Promise<boolean> {
+    const [from, deadline] = [this.#next, performance.now() + timeoutMs];
     for (;;) {
-      const { messages, missing } = await readStream(this.#nc, STREAMS.control, this.#next, BOUNDS, TIMEOUT_MS);
+      const { messages, missing } = await readStream(this.#nc, STREAMS.control, this.#next, BOUNDS, timeoutMs);
       for (const message of messages) {
         this.#next = message.seq + 1;
         if (accountOf(message.subject) !== undefined) this.#take(message);

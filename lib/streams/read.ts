@@ -22,6 +22,7 @@ export interface ReadBounds {
   readonly bytesMax: number;
 }
 
+const STATE_TIMEOUT_MS = 5_000;
 const END_OF_BATCH = 204;
 const NOT_FOUND = 404;
 
@@ -135,9 +136,9 @@ export interface StreamState {
   readonly ageMaxMs: number;
 }
 
-/** @throws NatsError when the stream does not exist or JetStream does not answer */
-export async function streamState(nc: NatsConnection, stream: string): Promise<StreamState> {
-  const manager = await nc.jetstreamManager({ checkAPI: false });
+/** @throws NatsError when the stream does not exist or its leader does not answer within `timeoutMs` */
+export async function streamState(nc: NatsConnection, stream: string, timeoutMs = STATE_TIMEOUT_MS): Promise<StreamState> {
+  const manager = await nc.jetstreamManager({ checkAPI: false, timeout: timeoutMs });
   const info = await manager.streams.info(stream);
   const { first_seq, last_seq, messages, bytes } = info.state;
   return { firstSeq: first_seq, lastSeq: last_seq, messages, bytes, created: info.created, ageMaxMs: info.config.max_age / 1e6 };
