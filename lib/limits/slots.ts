@@ -1,8 +1,12 @@
 // How many queries, or live tails, a tenant and its keys may have at once.
 //
 // Promises: over the limit is refused, never queued; a slot that is disposed twice is given back once; memory is that of owners
-// that hold something now. What other processes say they run counts too, until they have said nothing for OTHERS_MS; so N
-// processes are held to one limit, and may pass it by what begins while they have not heard of each other.
+// that hold something now, or were refused within RETRY_S. What other processes say they run counts too, until they have said
+// nothing for OTHERS_MS; so N processes are held to one limit, and may pass it by what begins while they have not heard of each other.
+//
+// Whoever tries again before Retry-After is over is slowed down: a query's slot that is given back within RETRY_S of a refusal
+// of its owner rests as long as it was held, but not beyond those RETRY_S, so that nobody who waits as told meets a slot that
+// rests. Without it one who tries all the time has a query running all the time, at the cost of others (docs/adr/0017).
 
 import { z } from "zod";
 import type { ErrorCode } from "../base/errors.ts";
@@ -13,11 +17,12 @@ import type { LimitsLookup, TenantLimitDefaults } from "./values.ts";
 import { limitOr } from "./values.ts";
 
 export const SLOT_KINDS = {
-  queries: { limit: "queries_at_once", fallback: "queriesAtOnce", code: "too_many_queries" },
-  tails: { limit: "tails_at_once", fallback: "tailsAtOnce", code: "too_many_tails" },
-} as const satisfies Record<string, { limit: string; fallback: keyof TenantLimitDefaults; code: ErrorCode }>;
+  queries: { limit: "queries_at_once", fallback: "queriesAtOnce", code: "too_many_queries", rests: true },
+  tails: { limit: "tails_at_once", fallback: "tailsAtOnce", code: "too_many_tails", rests: false },
+} as const satisfies Record<string, { limit: string; fallback: keyof TenantLimitDefaults; code: ErrorCode; rests: boolean }>;
 
 const RETRY_S = 1;
+const RETRY_MS = RETRY_S * 1_000;
 /** How long the word of a process that fell silent counts. */
 const OTHERS_MS = 1_000;
 const OWNERS_MAX = 2_000;
@@ -43,6 +48,10 @@ export class Slots {
   readonly #defaults: TenantLimitDefaults;
   readonly #monotonicMs: () => number;
   readonly #taken = new Map<string, number>();
+  /** When owners were refused last. */
+  readonly #refusedMs = new Map<string, number>();
+  /** Until when slots rest, by owner. */
+  readonly #restingMs = new Map<string, readonly number[]>();
   /** What other processes said last. */
   readonly #others = new Map<string, { readonly atMs: number; readonly taken: ReadonlyMap<string, number> }>();
   #toldAny = false;
@@ -56,7 +65,10 @@ export class Slots {
 
   /** What this process has to say to the others; undefined when that is nothing, and was nothing before. */
   tell(from: string): string | undefined {
-    const taken = [...this.#taken].slice(0, OWNERS_MAX);
+    for (const [owner, atMs] of this.#refusedMs) if (atMs <= this.#monotonicMs() - RETRY_MS) this.#refusedMs.delete(owner);
+    const owners = new Set([...this.#taken.keys(), ...this.#restingMs.keys()]);
+    const all = [...owners].map((owner): [string, number] => [owner, this.#heldHere(owner)]);
+    const taken = all.filter(([, held]) => held > 0).slice(0, OWNERS_MAX);
     if (taken.length === 0 && !this.#toldAny) return undefined;
     this.#toldAny = taken.length > 0;
     return JSON.stringify({ from, taken });
@@ -78,9 +90,24 @@ export class Slots {
     return this.#taken.get(tenant) ?? 0;
   }
 
+  /** Slots of an owner that rest. */
+  #resting(owner: string): number {
+    const all = this.#restingMs.get(owner);
+    if (all === undefined) return 0;
+    const left = all.filter((untilMs) => untilMs > this.#monotonicMs());
+    if (left.length > 0) this.#restingMs.set(owner, left);
+    else this.#restingMs.delete(owner);
+    return left.length;
+  }
+
+  /** Slots that an owner holds in this process, those that rest too. */
+  #heldHere(owner: string): number {
+    return (this.#taken.get(owner) ?? 0) + this.#resting(owner);
+  }
+
   /** Slots that an owner holds everywhere. */
   #held(owner: string): number {
-    let held = this.#taken.get(owner) ?? 0;
+    let held = this.#heldHere(owner);
     const oldestMs = this.#monotonicMs() - OTHERS_MS;
     for (const [from, { atMs, taken }] of this.#others) {
       if (atMs < oldestMs) this.#others.delete(from);
@@ -92,17 +119,21 @@ export class Slots {
   /** Takes a slot until it is disposed. @throws RelogError too_many_queries or too_many_tails */
   take(who: Who): Disposable {
     const { limit, code } = SLOT_KINDS[this.#kind];
+    const beganMs = this.#monotonicMs();
     for (const { owner, whose, max } of this.#sides(who)) {
       if (this.#held(owner) < max) continue;
+      this.#refusedMs.set(owner, beganMs);
+      const resting = this.#resting(owner);
+      const why = resting === 0 ? "" : `; ${resting} of them ended and rest, since more were tried before Retry-After was over`;
       const details = { limit, value: max, of: owner === who.tenant ? "tenant" : "key" };
-      throw new RelogError(code, `${whose} has ${max} ${this.#kind} at once, its limit ${limit}`, { retryAfterS: RETRY_S, details });
+      throw new RelogError(code, `${whose} has ${max} ${this.#kind} at once, its limit ${limit}${why}`, { retryAfterS: RETRY_S, details });
     }
     const owners = ownersOf(who);
     for (const owner of owners) this.#taken.set(owner, (this.#taken.get(owner) ?? 0) + 1);
     let held = true;
     return {
       [Symbol.dispose]: () => {
-        if (held) for (const owner of owners) this.#give(owner);
+        if (held) for (const owner of owners) this.#give(owner, beganMs);
         held = false;
       },
     };
@@ -134,7 +165,11 @@ export class Slots {
     return sides;
   }
 
-  #give(owner: string): void {
+  #give(owner: string, beganMs: number): void {
+    const nowMs = this.#monotonicMs();
+    const restUntilMs = Math.min(nowMs + (nowMs - beganMs), (this.#refusedMs.get(owner) ?? Number.NEGATIVE_INFINITY) + RETRY_MS);
+    if (SLOT_KINDS[this.#kind].rests && restUntilMs > nowMs)
+      this.#restingMs.set(owner, [...(this.#restingMs.get(owner) ?? []), restUntilMs]);
     const left = (this.#taken.get(owner) ?? 0) - 1;
     if (left > 0) this.#taken.set(owner, left);
     else this.#taken.delete(owner);

@@ -21,6 +21,7 @@ import type { QueryLimits, QueryTenancy } from "./limits.ts";
 import { engineSettings, NO_TENANCY, namingTenant, narrowed } from "./limits.ts";
 import type { Places } from "./place.ts";
 import { places } from "./place.ts";
+import { holdBack } from "./refusals.ts";
 import { readQueryRequest } from "./request.ts";
 import type { Gate, SideTables } from "./sql/gate.ts";
 import { NO_TABLES } from "./sql/gate.ts";
@@ -59,16 +60,24 @@ export interface QueryPorts {
 export function queryApi(ports: QueryPorts, limits: QueryLimits, sqlBytesMax: number, telemetry: Telemetry): Hono {
   const tenancy = ports.tenancy ?? NO_TENANCY;
   const running = places(limits, tenancy);
+  const hold = holdBack(limits.refusalDelayMs);
   const metrics = queryMetrics(telemetry, running);
   // JSON escapes may double a statement.
   const bodyBytesMax = 2 * sqlBytesMax + 2 * limits.paramsBytesMax + 1_024;
 
-  /** The answer says what is left, also when there is no place. @throws RelogError too_many_queries */
-  function takePlace(c: Context, principal: Principal): Disposable {
-    try {
-      return running.take(principal);
-    } finally {
+  /** The answer says what is left, also when there is no place. @throws RelogError too_many_queries, a little later */
+  async function takePlace(c: Context, principal: Principal): Promise<Disposable> {
+    const say = (): void => {
       for (const [name, value] of tenancy.fields(principal)) c.header(name, value);
+    };
+    try {
+      const place = running.take(principal);
+      say();
+      return place;
+    } catch (error) {
+      say();
+      await hold(c.req.raw.signal);
+      throw error;
     }
   }
 
@@ -76,7 +85,7 @@ export function queryApi(ports: QueryPorts, limits: QueryLimits, sqlBytesMax: nu
     const principal = await authorize(ports.authenticate, (name) => c.req.header(name), "query");
     const format = chooseFormat(c.req.header("accept"));
     const request = await readQueryRequest(c, limits.paramsBytesMax, bodyBytesMax);
-    const place = takePlace(c, principal);
+    const place = await takePlace(c, principal);
     const own = tenancy.limitsOf(principal);
     const named = (thrown: unknown): RelogError => namingTenant(toRelogError(thrown), limits, own, principal.tenant);
     const leave = new AbortController();

@@ -35,6 +35,11 @@ export const querySettings = {
     "of the engine per query, so that one query cannot take the machine",
   ),
   queriesMax: integer("RELOG_QUERIES_MAX", "32", [1, 10_000], "queries", "running at once in this process; over it is 429"),
+  refusalDelayMs: duration(
+    "RELOG_QUERY_REFUSAL_DELAY",
+    "100ms",
+    "how long an answer of too_many_queries is held back, so that one who asks again at once costs others little; 0 is not at all",
+  ),
   sqlBytesMax: bytes(
     "RELOG_SQL_BYTES_MAX",
     "64KiB",
@@ -51,6 +56,7 @@ export interface QueryLimits {
   readonly rowsReadMax: number;
   readonly threadsMax: number;
   readonly queriesMax: number;
+  readonly refusalDelayMs: number;
   readonly paramsBytesMax: number;
   /** How many of the queries one tenant may run, percent; all of them when it is absent. */
   readonly tenantSharePercent?: number;

@@ -27,6 +27,7 @@ export const TEST_LIMITS: QueryLimits = {
   rowsReadMax: 100_000_000_000,
   threadsMax: 2,
   queriesMax: 8,
+  refusalDelayMs: 0,
   paramsBytesMax: 16_384,
 };
 export const TEST_SQL_BYTES_MAX = 65_536;
