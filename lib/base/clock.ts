@@ -11,3 +11,8 @@ export const systemClock: Clock = {
   now: () => Date.now(),
   monotonicMs: () => performance.now(),
 };
+
+/** A UTC day, in milliseconds. */
+export const DAY_MS = 86_400_000;
+/** The same in nanoseconds. */
+export const DAY_NS = 86_400_000_000_000n;

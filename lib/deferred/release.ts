@@ -7,6 +7,7 @@
 // next one looks which of the intent's messages are in their LOGS stream already, and does the rest.
 
 import type { Clock } from "../base/clock.ts";
+import { DAY_MS } from "../base/clock.ts";
 import { sleep } from "../base/loop.ts";
 import type { Logger } from "../base/telemetry.ts";
 import type { StoredMessage } from "../event/envelope.ts";
@@ -251,8 +252,6 @@ function weightOf(message: StoredMessage): { records: number; size: number } {
   const envelope = readEnvelope(message.header);
   return "fault" in envelope ? { records: 0, size: 0 } : { records: envelope.records, size: envelope.size };
 }
-
-const DAY_MS = 86_400_000;
 
 function words(ms: number): string {
   return ms >= DAY_MS && ms % DAY_MS === 0 ? `${ms / DAY_MS} days` : `${Math.round(ms / 1_000)} seconds`;

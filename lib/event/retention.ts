@@ -3,6 +3,7 @@
 // Promises: a record leaves with its day (UTC, by its own timestamp) and its class, as a whole partition; what has left the
 // tables may still be in the streams and the archive, but no rebuild brings it back.
 
+import { DAY_MS, DAY_NS } from "../base/clock.ts";
 import type { Environment, Values } from "../base/config.ts";
 import { integer, text } from "../base/config.ts";
 import { RelogError } from "../base/errors.ts";
@@ -34,8 +35,6 @@ export const KEEP_FOR_EVER: Retention = { days: 0, tenants: new Map() };
 /** Different values over the whole installation: each is a partition a day. */
 export const CLASSES_MAX = 16;
 const DAYS_MAX = 36_500;
-const DAY_MS = 86_400_000;
-const DAY_NS = 86_400_000_000_000n;
 
 /** A sentence when the settings are wrong, for readSettings. */
 export function retentionFault(values: Values<typeof retentionSettings>): string | undefined {

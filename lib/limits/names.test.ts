@@ -1,13 +1,13 @@
 // The names of a day: one process, several that agree through a register, midnight, restarts and faults.
 
 import { expect, it } from "vitest";
+import { DAY_MS } from "../base/clock.ts";
 import type { NamesOfDay, NamesPorts } from "./names.ts";
 import { AttributeNames } from "./names.ts";
 import { lookupOf, NO_DEFAULTS } from "./testing.ts";
 import type { Limits } from "./values.ts";
 
 const NOON_MS = Date.parse("2026-01-02T12:00:00Z");
-const DAY_MS = 86_400_000;
 
 /** Registers with compare-and-set. */
 class Seats implements NamesPorts {

@@ -8,6 +8,7 @@
 
 import { hash } from "node:crypto";
 import type { Clock } from "../base/clock.ts";
+import { DAY_MS } from "../base/clock.ts";
 import type { LimitsLookup, TenantLimitDefaults } from "./values.ts";
 import { ATTRIBUTE_NAMES_HARD_MAX, limitOr } from "./values.ts";
 
@@ -35,7 +36,6 @@ export interface DayOfNames {
 }
 
 const HASH_CHARS = 8;
-const DAY_MS = 86_400_000;
 const dayOf = (nowMs: number): string => new Date(nowMs).toISOString().slice(0, "2026-01-02".length);
 /** Names that all tenants together may hold in memory: some 100 bytes each. */
 const NAMES_HELD_MAX = 500_000;

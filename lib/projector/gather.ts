@@ -5,6 +5,7 @@
 // (one is read while the other is inserted) and one read.
 
 import type { Clock } from "../base/clock.ts";
+import { DAY_NS } from "../base/clock.ts";
 import type { Values } from "../base/config.ts";
 import { bytes, duration, integer } from "../base/config.ts";
 import { sleep } from "../base/loop.ts";
@@ -78,7 +79,6 @@ function patience(records: number): number {
 const PLAN_MESSAGES_MAX = 20_000;
 const READ_MESSAGES_MAX = 512;
 const READ_BYTES_MAX = 4 * 2 ** 20;
-const DAY_NS = 86_400_000_000_000n;
 
 /** Collects messages from `from` on, holding what did not fit for the next call. */
 export class Gatherer {

@@ -3,6 +3,7 @@
 import { zstdCompressSync } from "node:zlib";
 import { expect, it } from "vitest";
 import type { Clock } from "../base/clock.ts";
+import { DAY_NS } from "../base/clock.ts";
 import { readSettings } from "../base/config.ts";
 import type { Enveloped, StoredMessage } from "../event/envelope.ts";
 import { envelopeHeaders, HEADERS } from "../event/envelope.ts";
@@ -15,8 +16,6 @@ import type { ReadStream } from "./gather.ts";
 import { Gatherer, gatherSettings } from "./gather.ts";
 import { judge } from "./message.ts";
 import { siteOf } from "./site.ts";
-
-const DAY_NS = 86_400_000_000_000n;
 
 /** Goes on by `stepMs` whenever it is asked. */
 function fakeClock(stepMs = 0): Clock & { ms: number } {

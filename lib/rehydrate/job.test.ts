@@ -1,8 +1,8 @@
 import { expect, it } from "vitest";
+import { DAY_MS } from "../base/clock.ts";
 import { freshJob, percentOf, rehydrateFault, rehydrateSpec, sameRange, shown, specOf } from "./job.ts";
 import { isOver } from "./runner.ts";
 
-const DAY_MS = 86_400_000;
 const bounds = { expiresMs: 7 * DAY_MS, expiresMaxMs: 90 * DAY_MS };
 const range = { since: "2026-05-01T00:00:00Z", until: "2026-05-02T00:00:00+01:00" };
 const specFor = (more: Record<string, unknown> = {}) => specOf(rehydrateSpec.parse({ name: "may", ...range, ...more }), bounds);

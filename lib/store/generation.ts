@@ -3,6 +3,7 @@
 // Promises: a removal of rows touches only what was inserted before it began (a mutation has a version); expired rows
 // leave as whole partitions, which costs nothing and cannot be half done.
 
+import { DAY_MS } from "../base/clock.ts";
 import { firstDayKept } from "../event/retention.ts";
 import type { ClickHouse } from "./client.ts";
 import { generationDatabase } from "./migrate.ts";
@@ -86,5 +87,3 @@ export async function dropExpired(clickhouse: ClickHouse, generation: number, no
   }
   return dropped;
 }
-
-const DAY_MS = 86_400_000;

@@ -4,6 +4,7 @@
 // is left of quotas is answered from the windows that the process keeps itself, and the answer says that it is not complete;
 // answers are bounded in rows.
 
+import { DAY_MS } from "../base/clock.ts";
 import { messageOf, RelogError } from "../base/errors.ts";
 import type { UsageStore, Window, Windows } from "../store/usage.ts";
 import { QUARTER_MS } from "../store/usage.ts";
@@ -30,7 +31,6 @@ export interface UsagePorts {
 }
 
 const ROWS_MAX = 10_000;
-const DAY_MS = 86_400_000;
 /** How far back an answer goes that is not asked for a time. */
 const BACK_MS = { hour: DAY_MS, day: 31 * DAY_MS, month: 365 * DAY_MS } as const;
 

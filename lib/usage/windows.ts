@@ -4,6 +4,8 @@
 // clock change takes midnight away or brings it twice, and where a zone leaves a day out; asking for a moment of the day that was
 // asked for last is two comparisons. Memory: a few days of each zone that is used.
 
+import { DAY_MS } from "../base/clock.ts";
+
 export interface Window {
   /** Milliseconds since the epoch, included. */
   readonly fromMs: number;
@@ -16,7 +18,6 @@ export interface Windows {
   readonly month: Window;
 }
 
-const DAY_MS = 86_400_000;
 /** No zone is or was further from UTC. */
 const OFFSET_MAX_MS = 26 * 3_600_000;
 /** Days of a zone that are remembered: today, and yesterday for what comes late. */

@@ -2,6 +2,7 @@
 //
 // Promises: bounded in findings and in lines a finding names; everything is counted.
 
+import { DAY_NS } from "../base/clock.ts";
 import type { Rules } from "./groups.ts";
 import { dayOf, mayBeGone } from "./groups.ts";
 import { openLines } from "./open.ts";
@@ -10,7 +11,6 @@ import type { Entry } from "./tally.ts";
 
 const LINES_NAMED_MAX = 20;
 const ROWS_READ_MAX = 5_000_000;
-const DAY_NS = 86_400_000_000_000n;
 
 /** A list of findings that counts what it does not keep. */
 export class Findings {

@@ -1,5 +1,6 @@
 // Sums by tenant, day and beginning of the batch id, and what of two such maps differs.
 
+import { DAY_MS, DAY_NS } from "../base/clock.ts";
 import { timeOfBatchId } from "../event/ids.ts";
 import { addDigest } from "./digest.ts";
 import type { Expired, GroupSum } from "./ports.ts";
@@ -17,8 +18,6 @@ export type Groups = Map<string, GroupSum>;
 export const LEVELS = [5, 7, 8, 26] as const;
 
 const ID_CHARS_OF_TIME = 10;
-const DAY_NS = 86_400_000_000_000n;
-const DAY_MS = 86_400_000;
 
 /** The text of a key. Neither tenants nor ids hold tabs; a damaged row's may, and then it is merely another text. */
 export function textOf({ tenant, day, prefix }: Key): string {

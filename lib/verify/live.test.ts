@@ -2,6 +2,7 @@
 
 import { connect } from "nats";
 import { expect, it } from "vitest";
+import { DAY_MS } from "../base/clock.ts";
 import { waitFor } from "../base/loop.ts";
 import { startService } from "../devstack/service.ts";
 import { startStack } from "../devstack/stack.ts";
@@ -12,7 +13,6 @@ import { liveLog, walkLetters } from "../streams/walk.ts";
 import type { Verification, VerifyPorts } from "./ports.ts";
 import { verifyGeneration } from "./verify.ts";
 
-const DAY_MS = 86_400_000;
 const ROUNDS = 4;
 const LINES = 100;
 

@@ -1,5 +1,6 @@
 // What became of the messages of each shard, counted on the way.
 
+import { DAY_NS } from "../base/clock.ts";
 import type { Findings, ShardDamage } from "./findings.ts";
 import { finding } from "./findings.ts";
 import { dayOf } from "./groups.ts";
@@ -7,7 +8,6 @@ import type { Expired, Gone, ShardResult } from "./ports.ts";
 import type { Entry, ShardSpan } from "./tally.ts";
 
 const EVIDENCE_KEPT_MAX = 20;
-const DAY_NS = 86_400_000_000_000n;
 
 interface Counts {
   messages: number;

@@ -4,6 +4,7 @@
 // log; one pass over the log and one over the table when they agree, and bounded further ones to name the batches when they do
 // not; nothing is changed anywhere. How and why: docs/adr/0012-verify.md.
 
+import { DAY_NS } from "../base/clock.ts";
 import { sleep } from "../base/loop.ts";
 import { caughtUp, cutAt, lateBatches, spansOf } from "./cut.ts";
 import { explain, Findings, finding } from "./findings.ts";
@@ -18,7 +19,6 @@ import type { Entry, Ranges, ShardSpan, Tally } from "./tally.ts";
 import { tally } from "./tally.ts";
 
 const BATCHES_EXPLAINED = 200;
-const DAY_NS = 86_400_000_000_000n;
 const PROGRESS_EVERY = 10_000;
 
 /** Everything of one try. */
