@@ -1,6 +1,6 @@
 // How usage is verified: the log as projections read it, minus what is parked, against both tables.
 
-import { systemClock } from "../../lib/base/clock.ts";
+import { DAY_MS, systemClock } from "../../lib/base/clock.ts";
 import { RelogError } from "../../lib/base/errors.ts";
 import { isExpired } from "../../lib/event/retention.ts";
 import { pacer } from "../../lib/replay/pace.ts";
@@ -23,7 +23,7 @@ export interface UsageAsked {
   readonly rate: number;
 }
 
-const BACK_MS = 7 * 86_400_000;
+const BACK_MS = 7 * DAY_MS;
 const AHEAD_MS = 3_600_000;
 const quarterAt = (ms: number): number => Math.floor(ms / QUARTER_MS) * QUARTER_MS;
 

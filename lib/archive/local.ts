@@ -7,13 +7,14 @@ import { randomBytes } from "node:crypto";
 import type { Dirent } from "node:fs";
 import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { DAY_MS } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
 import type { ObjectFacts, ObjectStore } from "./objects.ts";
 import { checkKey, OBJECT_BYTES_MAX, ObjectStoreError, sha256Hex } from "./objects.ts";
 
 /** Where objects are written before they get their name; no key can begin with a dot. */
 const INCOMING = ".incoming";
-const LEFTOVER_AGE_MS = 86_400_000;
+const LEFTOVER_AGE_MS = DAY_MS;
 
 /** The objects of a folder, which is created with the first one. */
 export function localObjects(folder: string): ObjectStore {

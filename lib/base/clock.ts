@@ -12,7 +12,7 @@ export const systemClock: Clock = {
   monotonicMs: () => performance.now(),
 };
 
-/** A UTC day, in milliseconds. */
+/** A day of 24 hours, as UTC's are, in milliseconds. */
 export const DAY_MS = 86_400_000;
 /** The same in nanoseconds. */
 export const DAY_NS = 86_400_000_000_000n;

@@ -1,23 +1,22 @@
 // Refusals that are held back: a caller that asks again as soon as it is answered asks less often, and costs others less.
 
-import { sleep } from "../base/loop.ts";
+import { Bound, sleep } from "../base/loop.ts";
 
-/** Answers that wait at once in a process: each is a connection and a few KB. */
-export const REFUSALS_HELD_MAX = 1_000;
+/** Answers that wait at once in a process: each keeps its connection and its statement. */
+const REFUSALS_HELD_MAX = 1_000;
 
 /** Waits before a refusal is answered; not at all when `heldMax` of them wait already, or when the caller leaves. */
 export type HoldBack = (signal: AbortSignal) => Promise<void>;
 
 /** @param delayMs of each; 0 is none */
 export function holdBack(delayMs: number, heldMax = REFUSALS_HELD_MAX): HoldBack {
-  let held = 0;
+  const held = new Bound(heldMax);
   return async (signal) => {
-    if (delayMs === 0 || held >= heldMax) return;
-    held++;
+    if (delayMs === 0 || !held.tryTake(1)) return;
     try {
       await sleep(delayMs, signal);
     } finally {
-      held--;
+      held.give(1);
     }
   };
 }

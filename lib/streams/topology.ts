@@ -4,6 +4,7 @@
 
 import type { NatsConnection, StreamConfig } from "nats";
 import { DiscardPolicy, NatsError, nanos, RetentionPolicy, StorageType } from "nats";
+import { DAY_MS } from "../base/clock.ts";
 import type { Values } from "../base/config.ts";
 import { bytes, duration, integer, text } from "../base/config.ts";
 import { messageOf } from "../base/errors.ts";
@@ -74,7 +75,7 @@ export type StreamSpec = Pick<
 >;
 
 /** The server's own end of what is deferred lies behind the grace: by then a releaser has made a gap record of it, or none ran for days. */
-const DEFERRED_MARGIN_MS = 3 * 86_400_000;
+const DEFERRED_MARGIN_MS = 3 * DAY_MS;
 
 type Optional = "archive" | "deferredBytesMax" | "deferGraceMs";
 type TopologyValues = Values<typeof topologySettings>;

@@ -4,6 +4,7 @@
 // the same (a projector that was down, a retried dead letter) corrects it; any number of closers may run, and be broken off
 // anywhere, because closed figures are maxima. A generation without usage is said and changes nothing.
 
+import { DAY_MS } from "../base/clock.ts";
 import { duration } from "../base/config.ts";
 import type { UsageStore } from "../store/usage.ts";
 import { QUARTER_MS } from "../store/usage.ts";
@@ -32,7 +33,7 @@ const MARGIN_MS = 5 * 60_000;
 /** What came late is looked for this far back each time, ... */
 const RECENT_MS = 2 * 3_600_000;
 /** ... and this far from time to time. */
-const FAR_MS = 8 * 86_400_000;
+const FAR_MS = 8 * DAY_MS;
 const FAR_EVERY_MS = 3_600_000;
 
 /** What one closing did. */

@@ -1,5 +1,6 @@
 // What is left of a tenant's quotas, and when they end at the present pace.
 
+import { DAY_MS } from "../base/clock.ts";
 import type { Figures, Window, Windows } from "../store/usage.ts";
 
 export const QUOTAS = ["records_per_day", "bytes_per_day", "records_per_month", "bytes_per_month"] as const;
@@ -22,8 +23,6 @@ export function partsOf(quota: QuotaName): { readonly of: "records" | "bytes"; r
   return { of: of as "records" | "bytes", per: per as "day" | "month" };
 }
 
-const HOURS_24_MS = 24 * 3_600_000;
-
 /**
  * The pace is the larger of two means: of the last 24 hours, so that a rise is seen and a night is not taken for the end, and of
  * the window so far, so that a burst within it counts. A projection that errs warns too early.
@@ -42,7 +41,7 @@ export function quotaStates(
     const window: Window = windows[per];
     const used = window[of];
     const left = Math.max(0, limit - used);
-    const perMs = Math.max((last?.[of] ?? 0) / HOURS_24_MS, used / Math.max(1, nowMs - window.fromMs));
+    const perMs = Math.max((last?.[of] ?? 0) / DAY_MS, used / Math.max(1, nowMs - window.fromMs));
     const endsMs = left === 0 ? nowMs : perMs === 0 ? Number.POSITIVE_INFINITY : Math.ceil(nowMs + left / perMs);
     const { fromMs, toMs } = window;
     return [{ quota, limit, used, left, window: { fromMs, toMs }, endsMs: endsMs < toMs ? endsMs : null }];
