@@ -4,9 +4,10 @@
 // that hold something now, or were refused within RETRY_S. What other processes say they run counts too, until they have said
 // nothing for OTHERS_MS; so N processes are held to one limit, and may pass it by what begins while they have not heard of each other.
 //
-// Whoever tries again before Retry-After is over is slowed down: a query's slot that is given back within RETRY_S of a refusal
-// of its owner rests as long as it was held, but not beyond those RETRY_S, so that nobody who waits as told meets a slot that
-// rests. Without it one who tries all the time has a query running all the time, at the cost of others (docs/adr/0017).
+// Whoever tries all the time is slowed down: a query's slot that is given back within RETRY_S of a refusal of its owner rests as
+// long as it was held, but not beyond those RETRY_S. Who was refused and waits as told finds it free again, unless the owner was
+// refused anew meanwhile, or another process told of it and not yet of its end. An owner's other callers meet it too. Without it
+// one who tries all the time has a query running all the time, at the cost of other tenants (docs/adr/0017).
 
 import { z } from "zod";
 import type { ErrorCode } from "../base/errors.ts";

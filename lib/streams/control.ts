@@ -1,8 +1,8 @@
 // The accounts in CONTROL: appended with compare-and-set, read from the start, followed.
 //
 // Promises: a message is stored only if the tenant's last one is where the writer thinks; readers get every message in the
-// stream's order, once; a follower learns of a change within milliseconds, at the latest after the poll, also when an answer
-// is lost with a server, and a fault of NATS leaves what it knows. A stream that is shorter than what was read is said, never taken for the truth.
+// stream's order, once; a follower learns of a change within milliseconds, at the latest after the poll, or after PATIENCE_MS
+// when an answer is lost with a server, and a fault of NATS leaves what it knows. A stream that is shorter than what was read is said, never taken for the truth.
 
 import type { NatsConnection } from "nats";
 import { NatsError } from "nats";
