@@ -21,7 +21,7 @@ import { usageCloser } from "../../lib/usage/closing.ts";
 import { canonicalZone } from "../../lib/usage/endpoints.ts";
 import type { Projection } from "./projection.ts";
 
-const LEASE_KEY = "usage-closing";
+const leaseKey = (site: string): string => `usage-closing.${site}`;
 /** The largest message and more. */
 const MESSAGE_BYTES_MAX = 8 * 2 ** 20;
 
@@ -58,7 +58,7 @@ export function usageClosing(parts: Projection, everyMs: number, telemetry: Tele
     if (closed.rows > 0) log.debug(closed, "usage is taken over");
   }
   async function turn(signal: AbortSignal): Promise<void> {
-    const lease = { register: register<Leased>(nc, LEASE_KEY), clock: systemClock, owner, leaseMs: settings.leaseMs };
+    const lease = { register: register<Leased>(nc, leaseKey(settings.site)), clock: systemClock, owner, leaseMs: settings.leaseMs };
     await using claim = await acquire(lease, async () => ({ owner, writes: 0 }), signal);
     if (claim !== undefined) await every(everyMs, close, AbortSignal.any([signal, claim.lost]));
   }
