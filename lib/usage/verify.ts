@@ -16,7 +16,7 @@ export interface UsageVerifyPorts {
   readonly log: LogPorts;
   /** Lines of a message that are parked, and so in no table. */
   parked(shard: number, seq: number, batch: string): "all" | ReadonlySet<number> | undefined;
-  /** Whether the tables of that time have let a tenant's records of this time go. @param timestampNs nanoseconds since the epoch */
+  /** Whether the tables of that time may have let a tenant's records of this time go. @param timestampNs nanoseconds since the epoch */
   expired(tenant: string, timestampNs: bigint, atMs: number): boolean;
   /** Whether a tenant was deleted: its records are removed as a whole, and those that came late never counted. */
   removed(tenant: string): boolean;
