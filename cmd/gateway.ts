@@ -19,7 +19,7 @@ import { ownRepliesOnly } from "../lib/ingest/native/replies.ts";
 import { nativeIngest } from "../lib/ingest/native/serve.ts";
 import type { Tenancy } from "../lib/ingest/tenancy.ts";
 import { tenantLimitSettings } from "../lib/limits/values.ts";
-import { appender, appendSettings } from "../lib/streams/append.ts";
+import { appender, appendFault, appendSettings } from "../lib/streams/append.ts";
 import { calloutFault, calloutSettings } from "../lib/streams/auth-callout.ts";
 import { connectNats, natsSettings } from "../lib/streams/connection.ts";
 import { envelopeAt } from "../lib/streams/envelope-at.ts";
@@ -51,10 +51,7 @@ const settings = settingsOrExit(
     ...gapSettings,
   },
   process.env,
-  ({ appendTimeoutMs, dedupeWindowMs }) =>
-    appendTimeoutMs * 4 > dedupeWindowMs
-      ? "RELOG_APPEND_TIMEOUT must be at most a quarter of RELOG_DEDUPE_WINDOW, or a retry could be stored twice"
-      : undefined,
+  appendFault,
   ({ bodyBytesMax, bytesInFlightMax }) =>
     bodyBytesMax > bytesInFlightMax ? "RELOG_BYTES_IN_FLIGHT_MAX must be at least RELOG_BODY_BYTES_MAX" : undefined,
   ({ tenant }) => (isTenant(tenant) ? undefined : "RELOG_TENANT must be lower-case letters, digits, - or _, at most 63"),

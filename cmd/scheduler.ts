@@ -25,7 +25,7 @@ import { replayApi } from "../lib/replay/api.ts";
 import { runJobs } from "../lib/scheduler/jobs.ts";
 import { jobRoutes, operatorApi } from "../lib/scheduler/operator.ts";
 import { openClickHouse } from "../lib/store/client.ts";
-import { appendSettings } from "../lib/streams/append.ts";
+import { appendFault, appendSettings } from "../lib/streams/append.ts";
 import { connectNats } from "../lib/streams/connection.ts";
 import { reconcileUntilDone, topology } from "../lib/streams/topology.ts";
 import { usageSettings } from "../lib/usage/closing.ts";
@@ -61,6 +61,7 @@ const settings = settingsOrExit(
   retentionFault,
   archiveFault,
   rehydrateFault,
+  appendFault,
 );
 
 await runProcess(log, health, settings.drainMs, async (stack, signal) => {

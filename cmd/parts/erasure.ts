@@ -36,7 +36,13 @@ interface Seat extends Leased {
 }
 
 /** What removes deleted tenants from this process's site. @param keepMs how long a stream keeps what is archived */
-export function erasing(parts: Projection, directory: Directory, run: Run, keepMs: number): ErasurePorts {
+export function erasing(
+  parts: Projection,
+  directory: Directory,
+  run: Run,
+  closeUsage: ErasurePorts["closeUsage"],
+  keepMs: number,
+): ErasurePorts {
   const { nc, clickhouse, settings } = parts;
   const { site, shards, cluster, leaseMs } = settings;
   const seat = (tenant: string) => register<Erasure>(nc, erasureKey(site, tenant));
@@ -66,6 +72,7 @@ export function erasing(parts: Projection, directory: Directory, run: Run, keepM
     unaware: (seq, signal) => unaware(parts, seq, signal),
     tables: async () => (await logsTables(clickhouse)).map(nameOf),
     rows: (table, tenant) => rowsOfTenant(clickhouse, tableOf(table), tenant, cluster),
+    closeUsage,
     remove: (table, tenant) => removeTenant(clickhouse, tableOf(table), tenant, cluster),
     removal: (table) => removalFrom(clickhouse, tableOf(table), cluster),
     async messages(tenant) {

@@ -42,9 +42,8 @@ export function backgroundJobs(parts: Projection, settings: Settings, background
   const { control, ports } = rebuilds;
   const objects = openObjectStore(settings);
   const usage = usageClosing(parts, settings.usageEveryMs, telemetry);
-  // What leaves the tables is in the usage before.
-  const sweep = () => usage.close().then(() => sweepExpired(parts));
-  const erasures = erasing(parts, accounts.directory, accounts.run, settings.archiveKeepMs);
+  const sweep = () => sweepExpired(parts, usage.close);
+  const erasures = erasing(parts, accounts.directory, accounts.run, usage.close, settings.archiveKeepMs);
   return [
     { name: "rebuild", run: (signal) => runRebuilds(control, ports, owner, log, signal) },
     { name: "rehydrate", run: (signal) => runRehydrations(tables, log, signal) },

@@ -85,11 +85,13 @@ export class Metering {
     await Promise.race([this.#read.promise, stopped.promise]);
   }
 
-  /** What the release of deferred records goes by: nothing on usage that is not read, and nothing of a tenant that was deleted. */
+  /** What the release of deferred records goes by: unknown on usage that is not read, and nothing of a tenant that was deleted. */
   get release(): ReleaseQuota {
-    const mayBe = (tenant: string): boolean => this.meter.ready && this.#directory.known(tenant).account.status !== "deleted";
     return {
-      left: (tenant) => (mayBe(tenant) ? this.quotas.left(tenant) : { records: 0, bytes: 0 }),
+      left: (tenant) => {
+        if (this.#directory.known(tenant).account.status === "deleted") return { records: 0, bytes: 0 };
+        return this.meter.ready ? this.quotas.left(tenant) : undefined;
+      },
       stored: (message) => this.quotas.stored(message),
     };
   }

@@ -34,6 +34,7 @@ import { sweepExpired } from "./retention.ts";
 import { dropperOf, ownerOf } from "./seats.ts";
 import { shardSource } from "./source.ts";
 import { makeTables } from "./tables.ts";
+import { closerOf } from "./usage.ts";
 import type { MadeOf } from "./verify.ts";
 import { comparing, findingsOf, findingsOfTenant, verifying } from "./verify.ts";
 
@@ -60,6 +61,8 @@ export function rebuilding(parts: Projection, settings: Values<typeof rebuildSet
   const checkpointOf = (key: string): Register<Checkpoint> => register<Checkpoint>(nc, key);
   const own = ownerOf(parts);
   const dropGeneration = dropperOf(parts);
+  const closer = closerOf(parts);
+  const closeUsage = async (): Promise<void> => void (await closer());
   const control: ControlPorts = {
     register: register<Rebuild>(nc, rebuildKey(site)),
     generations,
@@ -83,7 +86,7 @@ export function rebuilding(parts: Projection, settings: Values<typeof rebuildSet
     tenantCheckpoint: async (rebuild, shard) => (await checkpointOf(tenantKey(rebuild, shard)).read())?.value,
     async verify({ generation, spec }, signal) {
       // What has expired meanwhile is neither in the log's count nor, from now on, in the table.
-      await sweepExpired(parts);
+      await sweepExpired(parts, closeUsage);
       const result = await verifying(parts, generation, signal, undefined, madeOf(parts, spec));
       return spec.tenant === undefined ? findingsOf(result) : findingsOfTenant(result, spec.tenant);
     },

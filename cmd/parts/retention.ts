@@ -11,8 +11,13 @@ import type { NatsConnection } from "../../lib/streams/connection.ts";
 import { followGenerations, generationsRegister } from "../../lib/streams/generations.ts";
 import type { Projection } from "./projection.ts";
 
-/** Drops what has expired from every generation of the site. @throws NatsError, RelogError */
-export async function sweepExpired({ nc, clickhouse, settings, log }: Projection): Promise<void> {
+/**
+ * Drops what has expired from every generation of the site.
+ * @param closeUsage what leaves the tables is in the usage before
+ * @throws NatsError, RelogError
+ */
+export async function sweepExpired({ nc, clickhouse, settings, log }: Projection, closeUsage: () => Promise<void>): Promise<void> {
+  await closeUsage();
   const { followed, building } = (await generationsRegister(nc, settings.site).read()).value;
   for (const generation of [...followed, ...(building === null ? [] : [building])]) {
     const dropped = await dropExpired(clickhouse, generation, systemClock.now(), settings.cluster);

@@ -2,16 +2,16 @@
 
 import { DAY_MS, systemClock } from "../../lib/base/clock.ts";
 import { RelogError } from "../../lib/base/errors.ts";
-import { isExpired } from "../../lib/event/retention.ts";
+import { mayHaveLeft } from "../../lib/event/retention.ts";
 import { pacer } from "../../lib/replay/pace.ts";
 import { QUARTER_MS, usageStore } from "../../lib/store/usage.ts";
+import { generationsRegister } from "../../lib/streams/generations.ts";
 import type { UsageVerification } from "../../lib/usage/verify.ts";
 import { verifyUsage } from "../../lib/usage/verify.ts";
 import { Letters } from "../../lib/verify/letters.ts";
 import type { Projection } from "./projection.ts";
 import { liveLag } from "./rebuild.ts";
 import { shardSource } from "./source.ts";
-import { liveGeneration } from "./usage.ts";
 import { lettersOf, wholeLog } from "./verify.ts";
 
 export interface UsageAsked {
@@ -37,7 +37,7 @@ export async function verifyingUsage(
   const { nc, clickhouse, settings, policy, library } = parts;
   const { site, shards, cluster } = settings;
   const store = usageStore(clickhouse, cluster);
-  const generation = await liveGeneration(nc, site);
+  const { live: generation, born } = (await generationsRegister(nc, site).read()).value;
   const lacking = await store.lacking(generation);
   if (lacking !== undefined) throw new RelogError("bad_request", lacking);
   await store.create();
@@ -59,7 +59,8 @@ export async function verifyingUsage(
         sources[shard]!.read(created, from, bounds),
     },
     parked: (shard: number, seq: number, batch: string) => letters.of(shard, seq, batch),
-    expired: (of: string, timestampNs: bigint, atMs: number) => isExpired(policy, of, timestampNs, atMs),
+    // Rows keep the class that they were stored with: any class that the tenant had since the generation was begun.
+    expired: (of: string, timestampNs: bigint, atMs: number) => mayHaveLeft(policy, of, timestampNs, atMs, born[generation] ?? 0),
     removed: policy.isDeleted,
     stored: (fromMs: number, toMs: number) => store.stored(generation, tenant, fromMs, toMs),
     pace: pacer(rate, { clock: systemClock, liveLagMs: liveLag(parts) }),

@@ -21,7 +21,7 @@ import { usageCloser } from "../../lib/usage/closing.ts";
 import { canonicalZone } from "../../lib/usage/endpoints.ts";
 import type { Projection } from "./projection.ts";
 
-const LEASE_KEY = "usage-closing";
+const leaseKey = (site: string): string => `usage-closing.${site}`;
 /** The largest message and more. */
 const MESSAGE_BYTES_MAX = 8 * 2 ** 20;
 
@@ -31,20 +31,26 @@ export interface UsageClosing {
   close(): Promise<void>;
 }
 
-/** Closes usage, one scheduler at a time. */
-export function usageClosing(parts: Projection, everyMs: number, telemetry: Telemetry): UsageClosing {
-  const { nc, clickhouse, settings, owner, health, log } = parts;
-  let closedMs = 0;
-  telemetry.gauge("relog_usage_closed_timestamp_seconds", "Up to when usage is closed; 0 until this process closed some.", [], (gauge) =>
-    gauge.set(closedMs / 1_000),
-  );
-  const closer = usageCloser({
+/** What takes over the usage that the live generation of the parts' site counts. */
+export function closerOf(parts: Projection): ReturnType<typeof usageCloser> {
+  const { nc, clickhouse, settings, health } = parts;
+  return usageCloser({
     store: usageStore(clickhouse, settings.cluster),
     generation: async () => (await generationsRegister(nc, settings.site).read()).value.live,
     projectedMs: (generation) => projectedMs(parts, generation),
     nowMs: systemClock.now,
     onLacking: (why) => health.warn("usage", why),
   });
+}
+
+/** Closes usage, one scheduler at a time. */
+export function usageClosing(parts: Projection, everyMs: number, telemetry: Telemetry): UsageClosing {
+  const { nc, settings, owner, log } = parts;
+  let closedMs = 0;
+  telemetry.gauge("relog_usage_closed_timestamp_seconds", "Up to when usage is closed; 0 until this process closed some.", [], (gauge) =>
+    gauge.set(closedMs / 1_000),
+  );
+  const closer = closerOf(parts);
   async function close(): Promise<void> {
     const closed = await closer();
     if (closed === undefined) return;
@@ -52,7 +58,7 @@ export function usageClosing(parts: Projection, everyMs: number, telemetry: Tele
     if (closed.rows > 0) log.debug(closed, "usage is taken over");
   }
   async function turn(signal: AbortSignal): Promise<void> {
-    const lease = { register: register<Leased>(nc, LEASE_KEY), clock: systemClock, owner, leaseMs: settings.leaseMs };
+    const lease = { register: register<Leased>(nc, leaseKey(settings.site)), clock: systemClock, owner, leaseMs: settings.leaseMs };
     await using claim = await acquire(lease, async () => ({ owner, writes: 0 }), signal);
     if (claim !== undefined) await every(everyMs, close, AbortSignal.any([signal, claim.lost]));
   }

@@ -44,8 +44,8 @@ export interface Room {
 
 /** The quotas, as the meter keeps them. */
 export interface ReleaseQuota {
-  /** What a tenant may still have stored now; also Infinity. */
-  left(tenant: string): Room;
+  /** What a tenant may still have stored now; also Infinity. Undefined while it is not known: nothing is released or expires then. */
+  left(tenant: string): Room | undefined;
   /** Told of each message that JetStream acknowledged for the first time; `left` is less by it from then on. */
   stored(message: { tenant: string; shard: number; seq: number; records: number; size: number }): void;
 }
@@ -133,7 +133,9 @@ class Releaser {
 
   /** Some messages of one tenant. @returns whether there was anything to do */
   async #step(tenant: string): Promise<boolean> {
-    const messages = await this.#releasable(tenant);
+    const room = this.#ports.quota.left(tenant);
+    if (room === undefined) return false;
+    const messages = await this.#releasable(tenant, room);
     const sinceMs = this.#ports.clock.now();
     const intent = messages.length > 0 ? { tenant, seqs: messages.map(({ seq }) => seq), sinceMs } : await this.#expired(tenant);
     if (intent === undefined) return false;
@@ -143,8 +145,8 @@ class Releaser {
     return true;
   }
 
-  async #releasable(tenant: string): Promise<StoredMessage[]> {
-    let { records, bytes } = this.#ports.quota.left(tenant);
+  async #releasable(tenant: string, room: Room): Promise<StoredMessage[]> {
+    let { records, bytes } = room;
     const messages: StoredMessage[] = [];
     let held = 0;
     // As at the gateway: a quota with anything left takes a whole message.
@@ -196,8 +198,8 @@ class Releaser {
     else {
       for (const [i, seq] of intent.seqs.entries()) {
         const message = held?.[i] ?? (await at(seq));
-        // Released and removed before, or purged with its tenant.
-        if (message === undefined) continue;
+        // Released and removed before, or purged with its tenant; in a stream that was made again another one has its sequence.
+        if (message === undefined || message.subject.split(".")[2] !== intent.tenant) continue;
         await this.#release(intent, message, again);
         failpoint("published");
       }

@@ -70,7 +70,9 @@ export interface ErasurePorts {
     table: string,
     tenant: string,
   ): Promise<{ readonly rows: number; readonly counted: number; readonly first: string | null; readonly last: string | null }>;
-  /** Begins to remove it from a table. */
+  /** Takes over usage that the tables count and nothing else does. */
+  closeUsage(): Promise<void>;
+  /** Begins to remove it from a table; nothing happens when the table is gone. */
   remove(table: string, tenant: string): Promise<void>;
   /** Undefined when every removal from a table has ended, else why one fails, or "". */
   removal(table: string): Promise<string | undefined>;

@@ -22,6 +22,9 @@ function world(rows: Record<string, number>) {
     back: 0,
     letters: 2,
     dies: "",
+    asked: [] as string[],
+    /** Looks at removals for which one of somebody else runs. */
+    others: 0,
     entry: undefined as { value: Erasure; revision: number } | undefined,
   };
   const register: Register<Erasure> = {
@@ -49,10 +52,16 @@ function world(rows: Record<string, number>) {
       const n = tables.get(table) ?? 0;
       return { rows: n, counted: n, first: n > 0 ? "2026-01-01T00:00:00Z" : null, last: n > 0 ? "2026-01-02T00:00:00Z" : null };
     },
+    closeUsage: async () => void state.asked.push(`usage of ${[...tables.values()].join()}`),
     async remove(table) {
+      state.asked.push(table);
       if (state.refused === "") tables.set(table, 0);
     },
-    removal: async (table) => (state.refused !== "" && (tables.get(table) ?? 0) > 0 ? state.refused : undefined),
+    async removal(table) {
+      if (state.others-- > 0) return "";
+      const refused = state.refused !== "" && state.asked.includes(table) && (tables.get(table) ?? 0) > 0;
+      return refused ? state.refused : undefined;
+    },
     messages: async () => ({ deadLetters: state.letters, deferred: 0 }),
     async purge() {
       state.letters = 0;
@@ -90,6 +99,7 @@ it("counts, removes, counts again and certifies", async () => {
     },
   ]);
   expect(state.entry).toBeUndefined();
+  expect(state.asked).toEqual(["usage of 3,4", "g1", "g2"]);
 });
 
 it("what comes back between removal and check begins another round, and is counted too", async () => {
@@ -111,10 +121,20 @@ it("waits while somebody may not know, or the engine refuses, says why, and goes
   state.unaware = [];
   state.refused = "disk is full";
   expect(await erase()).toBe("g1: disk is full");
+  expect(await erase()).toBe("g1: disk is full");
+  expect(state.asked.filter((table) => table === "g1")).toHaveLength(1);
   expect([state.entry!.value.phase, certified]).toEqual(["removing", []]);
   state.refused = "";
   expect(await erase()).toBeUndefined();
   expect(certified).toMatchObject([{ rows: 3, dead_letters: 2 }]);
+});
+
+it("a removal of another tenant that is under way is not taken for this one", async () => {
+  const { erase, certified, state } = world({ g1: 3 });
+  state.others = 1;
+  expect(await erase()).toBe("g1: a removal that was under way was not this one");
+  expect(await erase()).toBeUndefined();
+  expect(certified).toMatchObject([{ rows: 3, tables: [{ table: "g1", rows: 3 }] }]);
 });
 
 it.each([

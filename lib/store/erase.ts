@@ -5,6 +5,7 @@
 // removal replaced for some minutes (old_parts_lifetime), out of reach of every query.
 
 import type { ClickHouse } from "./client.ts";
+import { saysTableGone } from "./insert.ts";
 import { ARCHIVE_DATABASE } from "./isolation.ts";
 import { GENERATIONS_MAX } from "./migrate.ts";
 
@@ -68,14 +69,15 @@ export async function rowsOfTenant(
   return { rows: Number(there.n), counted: Number(counted.n), first: there.first || null, last: there.last || null };
 }
 
-/** Begins to remove a tenant's rows; whether that is over says `removalFrom`. @throws RelogError */
+/** Begins to remove a tenant's rows; whether that is over says `removalFrom`. A table that is gone holds none. @throws RelogError */
 export async function removeTenant(clickhouse: ClickHouse, { database, table }: LogsTable, tenant: string, cluster: string): Promise<void> {
   const where = cluster === "" ? "" : `ON CLUSTER '${cluster}' `;
-  await clickhouse.read({
-    statement: `ALTER TABLE \`${database}\`.${table}${local(cluster)} ${where}DELETE WHERE tenant = {tenant:String}`,
-    params: { tenant },
-    settings: { mutations_sync: 0 },
-  });
+  const statement = `ALTER TABLE \`${database}\`.${table}${local(cluster)} ${where}DELETE WHERE tenant = {tenant:String}`;
+  try {
+    await clickhouse.read({ statement, params: { tenant }, settings: { mutations_sync: 0 } });
+  } catch (error) {
+    if (!saysTableGone(error)) throw error;
+  }
 }
 
 /** Undefined when every removal from a table has ended, else why the last try of one failed, "" when none has. @throws RelogError */

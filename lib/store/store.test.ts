@@ -7,6 +7,7 @@ import { BatchBuilder, encodeBlock } from "../event/batch.ts";
 import { RecordDraft } from "../event/record.ts";
 import type { ClickHouse } from "./client.ts";
 import { openClickHouse } from "./client.ts";
+import { logsTables, removalFrom, removeTenant } from "./erase.ts";
 import { engineTimeMs, inserter, killInserts, presence } from "./insert.ts";
 import type { Migration } from "./migrate.ts";
 import { generationDatabase, migrate, readMigrations, renderMigration } from "./migrate.ts";
@@ -69,6 +70,18 @@ describe("migrations", () => {
   it("of another generation go into another database", async () => {
     expect((await migrate(clickhouse, MIGRATIONS, 2, "")).applied).toEqual(MIGRATIONS.map(({ name }) => name));
     expect(await ask("SELECT count() FROM relog_g2.logs")).toBe("0");
+  });
+
+  it("a tenant's removal from a table or database that is gone is done", async () => {
+    for (const gone of [
+      { database, table: "archive_gone" },
+      { database: generationDatabase(7), table: "logs" },
+    ]) {
+      await removeTenant(clickhouse, gone, "acme", "");
+      expect(await removalFrom(clickhouse, gone, "")).toBeUndefined();
+    }
+    await expect(removeTenant(clickhouse, { database, table: "migrations" }, "acme", "")).rejects.toThrow();
+    expect(await logsTables(clickhouse)).toContainEqual({ database, table: "logs" });
   });
 
   it("render for one server and for a cluster", () => {

@@ -22,6 +22,12 @@ export const appendSettings = {
   ackTimeoutMs: duration("RELOG_ACK_TIMEOUT", "5s", "wait for one acknowledgement before the message is sent again under the same id"),
 };
 
+/** A sentence when the settings are wrong, for readSettings. */
+export function appendFault({ appendTimeoutMs, dedupeWindowMs }: { appendTimeoutMs: number; dedupeWindowMs: number }): string | undefined {
+  if (appendTimeoutMs * 4 <= dedupeWindowMs) return undefined;
+  return "RELOG_APPEND_TIMEOUT must be at most a quarter of RELOG_DEDUPE_WINDOW, or a retry could be stored twice";
+}
+
 const RETRY_FIRST_MS = 20;
 const RETRY_MAX_MS = 1_000;
 const FULL_RETRY_S = 60;

@@ -198,6 +198,25 @@ it("records that have left the tables are in what is closed; those that were too
   expect(found(await verify())).toEqual([]);
 });
 
+it("of a deleted tenant less may be counted than it sent, never more; and its messages need not be readable", async () => {
+  await send({ services: ["a", "a"] });
+  append("acme", Buffer.from("no block"), T0, () => "");
+  removed.add("acme");
+  for (const [closed, live, differences] of [
+    [2, 0, []],
+    [1, 0, []],
+    [0, 0, []],
+    [3, 0, ["closed acme 0 a 2 3"]],
+    [2, 3, ["live acme 0 a 2 3"]],
+  ] as const) {
+    rows = [row("a", closed, live)];
+    const result = await verify();
+    expect([found(result), result.unreadable]).toEqual([differences, 0]);
+  }
+  append("other", Buffer.from("no block"), T0, () => "");
+  expect((await verify()).unreadable).toBe(1);
+});
+
 it("what the log does not hold any more is said and left out, and the rest is compared", async () => {
   for (let i = 0; i < 12; i++) await send({ services: ["a"], atMs: T0 + i * QUARTER_MS });
   rows = Array.from({ length: 12 }, (_, i) => row("a", i === 5 ? 7 : 1, 1, i));

@@ -16,9 +16,9 @@ export interface UsageVerifyPorts {
   readonly log: LogPorts;
   /** Lines of a message that are parked, and so in no table. */
   parked(shard: number, seq: number, batch: string): "all" | ReadonlySet<number> | undefined;
-  /** Whether the tables of that time have let a tenant's records of this time go. @param timestampNs nanoseconds since the epoch */
+  /** Whether the tables of that time may have let a tenant's records of this time go. @param timestampNs nanoseconds since the epoch */
   expired(tenant: string, timestampNs: bigint, atMs: number): boolean;
-  /** Whether a tenant's records were removed as a whole. */
+  /** Whether a tenant was deleted: its records are removed as a whole, and those that came late never counted. */
   removed(tenant: string): boolean;
   /** Both tables' figures. */
   stored(sinceMs: number, untilMs: number): Promise<readonly StoredFigures[]>;
@@ -58,7 +58,7 @@ export interface UsageVerification {
   readonly leftOut: readonly { readonly fromMs: number; readonly toMs: number }[];
   readonly differences: readonly UsageDifference[];
   readonly differencesTotal: number;
-  /** Messages that cannot be read and are not parked. */
+  /** Messages that cannot be read, are not parked and not of a deleted tenant. */
   readonly unreadable: number;
   readonly ok: boolean;
 }
@@ -150,7 +150,8 @@ class Recount {
       return 0;
     const measured = "fault" in envelope ? undefined : await measure(message.payload).catch(() => undefined);
     if ("fault" in envelope || measured === undefined) {
-      this.#unreadable++;
+      // Of a deleted tenant nothing is projected, nor parked.
+      if (!this.#ports.removed(message.subject.split(".")[2] ?? "")) this.#unreadable++;
       return 0;
     }
     this.#totals.messages++;
@@ -238,8 +239,10 @@ class Recount {
     // What is not closed yet is what is counted until then.
     const table = isClosed ? closed : { records: Math.max(closed.records, live.records), bytes: Math.max(closed.bytes, live.bytes) };
     const told = { tenant, quarterMs, service, log, tooOld };
-    if (!within(table, log, most)) this.#differ({ ...told, where: "closed", table });
-    if (!within(live, this.#ports.removed(tenant) ? NO_FIGURES : left, most)) this.#differ({ ...told, where: "live", table: live });
+    // What came behind the deletion was never counted.
+    const removed = this.#ports.removed(tenant);
+    if (!within(table, removed ? NO_FIGURES : log, most)) this.#differ({ ...told, where: "closed", table });
+    if (!within(live, removed ? NO_FIGURES : left, most)) this.#differ({ ...told, where: "live", table: live });
   }
 
   #differ(difference: UsageDifference): void {

@@ -1,7 +1,11 @@
 // The releaser dies at each step: every deferred message is in LOGS once and in order, every gap once, beyond any window too.
 
-import { expect } from "vitest";
+import { expect, it } from "vitest";
+import type { Accounts } from "../../cmd/parts/accounts.ts";
+import { Metering } from "../../cmd/parts/meter.ts";
+import { Health } from "../../lib/base/health.ts";
 import { waitFor } from "../../lib/base/loop.ts";
+import { createTelemetry } from "../../lib/base/telemetry.ts";
 import type { ReleaseStep } from "../../lib/deferred/release.ts";
 import { runReleases } from "../../lib/deferred/release.ts";
 import { deferredByTenant } from "../../lib/streams/deferred.ts";
@@ -107,4 +111,17 @@ faultTest("`relog deferred list` says what waits, of whom and until when", async
   expect(beta).toMatchObject({ tenant: "beta", messages: 1 });
   expect(Date.parse(acme!.until!) - Date.parse(acme!.oldest!)).toBe(7 * 86_400_000);
   expect(json.parts.length).toBe(3);
+});
+
+it("what a tenant has left is not known until usage is read; a deleted one has nothing", () => {
+  const known = (tenant: string) => ({ account: { status: tenant === "gone" ? "deleted" : "active", quotas: {} } });
+  const directory = { known, accounts: () => [], onChange: () => undefined } as unknown as Accounts["directory"];
+  const metering = new Metering({ directory } as Accounts, 1, false, new Health(), createTelemetry("scheduler", "silent", false));
+  const [all, nothing] = [
+    { records: Number.POSITIVE_INFINITY, bytes: Number.POSITIVE_INFINITY },
+    { records: 0, bytes: 0 },
+  ];
+  expect([metering.release.left("acme"), metering.release.left("gone")]).toEqual([undefined, nothing]);
+  metering.meter.ready = true;
+  expect([metering.release.left("acme"), metering.release.left("gone")]).toEqual([all, nothing]);
 });

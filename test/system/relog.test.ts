@@ -147,13 +147,14 @@ test("check-config is what the services say themselves", async () => {
   const all = ["projector", "scheduler", "query", "gateway"];
   expect(await relog(["check-config"], good).ended).toEqual({ code: 0, stdout: all.map((name) => `${name}: ok\n`).join(""), stderr: "" });
   const bad = { ...good, RELOG_APPEND_TIMEOUT: "1h", RELOG_TENANT: "A" };
-  const { code, stdout } = await relog(["check-config", "--service", "gateway", "--json"], bad).ended;
-  expect(code).toBe(1);
-  expect(JSON.parse(stdout)).toMatchObject({
-    service: "gateway",
-    ok: false,
-    message: expect.stringMatching(/2 fault.*RELOG_DEDUPE.*RELOG_TENANT/s),
-  });
+  for (const [service, message] of [
+    ["gateway", /2 fault.*RELOG_DEDUPE.*RELOG_TENANT/s],
+    ["scheduler", /1 fault.*RELOG_APPEND_TIMEOUT.*RELOG_DEDUPE/s],
+  ] as const) {
+    const { code, stdout } = await relog(["check-config", "--service", service, "--json"], bad).ended;
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({ service, ok: false, message: expect.stringMatching(message) });
+  }
 });
 
 /** The process of cmd/relog.ts, when it works. */

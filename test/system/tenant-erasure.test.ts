@@ -30,6 +30,9 @@ async function filled(rig: Rig, gateway: Service, key: string): Promise<void> {
   await rig.caughtUp();
 }
 
+/** Usage up to now, open quarters too. */
+const usageVerify = (): string[] => ["usage", "verify", "--until", new Date(Date.now() + 3_600_000).toISOString()];
+
 async function certificate(rig: Rig, query: Service, tenant: string) {
   return await waitFor(
     `the certificate of ${tenant}`,
@@ -112,6 +115,28 @@ faultTest("everything of a deleted tenant leaves, nothing of another one does, a
   expect((await ran(rig, ["verify", "--generation", "3"], {}, 1)).out).toContain("extra");
 });
 
+faultTest("usage outlives the rows: a rebuild closes it before it sweeps, a removal before it removes", async (rig) => {
+  const [gateway, query] = [await rig.gateway(), await rig.service("query")];
+  await rig.projector(LEASE);
+  const gone = await tenantKey(rig, query, "gone");
+  const closed = (): Promise<string[][]> =>
+    rig.sql("SELECT sum(n) FROM (SELECT max(records) AS n FROM relog.usage WHERE tenant = 'gone' GROUP BY quarter, service)");
+  await filled(rig, gateway, gone);
+  await ran(rig, ["rebuild"]);
+  expect(await closed()).toEqual([[`${3 * BATCHES}`]]);
+
+  const scheduler = await rig.service("scheduler", { ...LEASE, RELOG_USAGE_EVERY: "1h" });
+  await waitFor("the scheduler to have closed once", async () => {
+    const metrics = await (await fetch(`${scheduler.url}/metrics`)).text();
+    return /^relog_usage_closed_timestamp_seconds\{.*\} [1-9]/m.test(metrics) || undefined;
+  });
+  await filled(rig, gateway, gone);
+  expect((await asked(query, rig.key, "DELETE /v1/tenants/gone")).status).toBe(200);
+  await certificate(rig, query, "gone");
+  expect(await closed()).toEqual([[`${6 * BATCHES}`]]);
+  await ran(rig, usageVerify());
+});
+
 faultTest("what is late is stored no more: a projector that was away, and messages behind the certificate", async (rig) => {
   const [gateway, query] = [await rig.gateway(), await rig.service("query")];
   const projector = await rig.projector(LEASE);
@@ -130,6 +155,7 @@ faultTest("what is late is stored no more: a projector that was away, and messag
   expect(await held(rig, "gone")).toEqual(["0", "0"]);
   expect((await held(rig, "kept"))[0]).toBe("1");
   await ran(rig, ["verify"]);
+  await ran(rig, usageVerify());
 });
 
 faultTest("a projector that slept through deletion, removal and certificate stores nothing of it when it wakes up", async (rig) => {

@@ -54,6 +54,7 @@ faultTest("a change counts for new records within seconds and without a restart,
   // What left under the shorter class is missed by nobody when the longer one is back.
   await changed(query, rig.key, "acme", { retention_days: null });
   await ran(rig, ["verify", "--generation", "2"]);
+  await ran(rig, ["usage", "verify", "--until", new Date(Date.now() + 3_600_000).toISOString()]);
   // By a rebuild it comes back.
   await ran(rig, ["rebuild"]);
   expect((await classes(rig, 3)).map(([tenant, days]) => [tenant, days])).toEqual([

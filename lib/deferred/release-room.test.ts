@@ -1,0 +1,78 @@
+// What the releaser leaves alone, against a stream and a register in memory.
+
+import { pino } from "pino";
+import { expect, it } from "vitest";
+import { systemClock } from "../base/clock.ts";
+import type { StoredMessage } from "../event/envelope.ts";
+import type { Register } from "../streams/cas.ts";
+import type { ReleasePorts, Releasing, Room } from "./release.ts";
+import { NOTHING_TO_DO, runReleases } from "./release.ts";
+
+const NO_ROOM: Room = { records: 0, bytes: 0 };
+/** Every message is older than that. */
+const GRACE_MS = 1;
+
+/** @param tenants of the messages of DEFERRED, from sequence 1 on */
+function world(tenants: readonly string[], room: () => Room | undefined, begun: Releasing = NOTHING_TO_DO) {
+  let [value, revision] = [begun, 1];
+  const stop = new AbortController();
+  const state = { looks: 0, removed: [] as string[], appended: [] as string[] };
+  const messages = tenants.map(
+    (tenant, i): StoredMessage => ({
+      seq: i + 1,
+      subject: `deferred.0.${tenant}`,
+      storedMs: 0,
+      payload: new Uint8Array(),
+      header: () => "",
+      pairs: () => [],
+    }),
+  );
+  const register: Register<Releasing> = {
+    read: async () => ({ value, revision }),
+    async write(next, expected) {
+      if (expected !== revision) return undefined;
+      value = next;
+      return ++revision;
+    },
+  };
+  const ports: ReleasePorts = {
+    lease: { register, owner: "here", leaseMs: 2_000 },
+    clock: systemClock,
+    shards: 1,
+    async byTenant() {
+      if (++state.looks === 3) stop.abort();
+      return new Map(tenants.map((tenant) => [tenant, 1]));
+    },
+    next: async (tenant, seq) => messages.find((message) => message.seq >= seq && message.subject.endsWith(`.${tenant}`)),
+    at: async (seq) => messages[seq - 1],
+    removeUpTo: async (tenant, seq) => void state.removed.push(`${tenant} ${seq}`),
+    async append({ tenant }) {
+      state.appended.push(tenant);
+      return { stream: "LOGS_0", seq: 1, duplicate: false };
+    },
+    batchAt: async () => "",
+    isStored: async () => false,
+    quota: { left: room, stored: () => undefined },
+    failpoint: () => undefined,
+    events: { released: () => undefined, expired: () => stop.abort() },
+    log: pino({ level: "silent" }),
+  };
+  const run = () => runReleases(ports, GRACE_MS, stop.signal);
+  return { state, run };
+}
+
+it("while the room of a quota is not known nothing expires; when there is none it does", async () => {
+  const unknown = world(["acme"], () => undefined);
+  await unknown.run();
+  expect(unknown.state).toEqual({ looks: 3, removed: [], appended: [] });
+  const none = world(["acme"], () => NO_ROOM);
+  await none.run();
+  expect(none.state).toMatchObject({ removed: ["acme 1"], appended: ["acme"] });
+});
+
+it("what another tenant has at a sequence of an intent is not released", async () => {
+  const intent = { tenant: "acme", seqs: [1, 2], sinceMs: 0 };
+  const { state, run } = world(["other", "acme"], () => undefined, { ...NOTHING_TO_DO, intent });
+  await run();
+  expect(state).toMatchObject({ removed: ["acme 2"], appended: ["acme"] });
+});
