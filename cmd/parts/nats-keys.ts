@@ -105,6 +105,9 @@ function guard(
     visit: async (user: string | undefined, visit: (found: readonly Connection[]) => Promise<void>) =>
       await visitConnections(await connected(), user, visit),
     end: async (connection: Connection) => await endConnection(await connected(), connection),
+    used(keyId: string) {
+      if (accounts.directory.isAlive(keyId)) accounts.lastUse.note(keyId);
+    },
     ended(tenant: string, keyId: string, connections: number) {
       kicked.inc(connections);
       log.info({ tenant, keyId, connections }, "connections to NATS were ended: their key has");

@@ -160,8 +160,10 @@ function evolveKeys(keys: Account["keys"], event: KeyEvent, atMs: number, who: s
     case "key_revoked": {
       if (known === undefined || known.revokedMs !== null) return keys;
       const next = new Map(keys).set(known.id, { ...known, revokedMs: atMs });
-      const revoked = [...next.values()].filter(({ revokedMs }) => revokedMs !== null).sort((a, b) => a.revokedMs! - b.revokedMs!);
-      for (const { id } of revoked.slice(0, Math.max(0, revoked.length - REVOKED_KEPT))) next.delete(id);
+      // Not the one that was revoked just now, whatever the clock of its writer says.
+      const others = [...next.values()].filter(({ id, revokedMs }) => revokedMs !== null && id !== known.id);
+      others.sort((a, b) => a.revokedMs! - b.revokedMs!);
+      for (const { id } of others.slice(0, Math.max(0, others.length + 1 - REVOKED_KEPT))) next.delete(id);
       return next;
     }
     default:

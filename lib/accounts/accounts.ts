@@ -8,6 +8,7 @@ import { RelogError } from "../base/errors.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
 import { CLASSES_MAX } from "../event/retention.ts";
 import type { Account } from "./account.ts";
+import { evolve } from "./account.ts";
 import type { Command } from "./decider.ts";
 import { decide } from "./decider.ts";
 import type { Directory } from "./directory.ts";
@@ -50,7 +51,11 @@ export function accountCommands(ports: AccountPorts): Run {
     let unknown = false;
     for (let attempt = 0; attempt < TRIES_MAX; attempt++) {
       if (attempt > 0) await sleep(backoffMs(attempt - 1, RETRY_FIRST_MS, RETRY_MAX_MS));
-      await ports.refresh();
+      try {
+        await ports.refresh();
+      } catch (error) {
+        throw unknown ? outcomeUnknown(tenant, error) : error;
+      }
       const { account, lastSeq } = directory.known(tenant);
       // An earlier attempt of ours was stored though its answer was lost.
       if (directory.hasApplied(id)) return account;
@@ -63,14 +68,23 @@ export function accountCommands(ports: AccountPorts): Run {
       const outcome = await ports.append({ version: ACCOUNTS_VERSION, id, time, tenant, who, where, events }, lastSeq);
       unknown ||= outcome === "unknown";
       if (outcome === "stored") {
-        await ports.refresh();
-        return directory.known(tenant).account;
+        const stored = events.reduce((now, event) => evolve(now, event, nowMs, who), account);
+        // It is done: that it cannot be read back now must not keep a new key's secret from whoever asked for it.
+        return await ports.refresh().then(
+          () => directory.known(tenant).account,
+          () => stored,
+        );
       }
     }
-    if (unknown)
-      throw new RelogError("outcome_unknown", `nobody says whether the change of tenant "${tenant}" is stored; look before you try again`);
+    if (unknown) throw outcomeUnknown(tenant);
     throw new RelogError("accounts_busy", `tenant "${tenant}" changed ${TRIES_MAX} times while it was to be changed`, { retryAfterS: 1 });
   };
+}
+
+function outcomeUnknown(tenant: string, cause?: unknown): RelogError {
+  return new RelogError("outcome_unknown", `nobody says whether the change of tenant "${tenant}" is stored; look before you try again`, {
+    cause,
+  });
 }
 
 /**

@@ -111,6 +111,24 @@ it("a tenant, a key, a rotation, a revocation, and the audit of it", async () =>
   expect(log.messages.some(({ payload }) => Buffer.from(payload).includes(next.key.slice(-52)))).toBe(false);
 });
 
+it("a key that is revoked between the headers of a call and its body does nothing any more", async () => {
+  const { id, key } = await made("acme", ["admin"]);
+  const body = new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        expect((await call(BOOT, `DELETE /v1/tenants/acme/keys/${id}`)).status).toBe(200);
+        controller.enqueue(Buffer.from('{"scopes":["admin"]}'));
+        controller.close();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  const headers = { authorization: `Bearer ${key}` };
+  const answer = await app.request("/v1/tenants/acme/keys", { method: "POST", headers, body, duplex: "half" } as RequestInit);
+  expect(answer.status).toBe(401);
+  expect((await call(BOOT, "GET /v1/tenants/acme/keys")).body.keys).toHaveLength(1);
+});
+
 it.each<[who: string, line: string, body: unknown, status: number, code: string]>([
   ["nobody", "GET /v1/whoami", undefined, 401, "unauthenticated"],
   ["wrong", "GET /v1/tenants", undefined, 401, "unauthenticated"],

@@ -111,6 +111,16 @@ const CASES: [name: string, given: AccountEvent[], when: Command, then: AccountE
     [key(B, HB, { replaces: A }), { type: "key_revoked", key: A, reason: `rotated to ${B}` }],
   ],
   [
+    "rotation of a key with limits",
+    [CREATED, key(A, HA), { type: "key_limited", key: A, limits: { queries_at_once: 2 } }],
+    { ...ROTATE, graceMs: 0 },
+    [
+      key(B, HB, { replaces: A }),
+      { type: "key_limited", key: B, limits: { queries_at_once: 2 } },
+      { type: "key_revoked", key: A, reason: `rotated to ${B}` },
+    ],
+  ],
+  [
     "rotation never lengthens the old key's life",
     [CREATED, key(A, HA, { expires: at(10) })],
     ROTATE,

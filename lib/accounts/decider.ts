@@ -156,7 +156,7 @@ function newKeyEvents(
   return [{ type: "key_created", key, hash, label, scopes: [...scopes], expires: iso(expiresMs), operator, replaces }];
 }
 
-/** A successor with the same rights; the old key lives on for the grace, and no longer than it would have. */
+/** A successor with the same rights and limits; the old key lives on for the grace, and no longer than it would have. */
 function rotated(account: Account, command: Extract<Command, { type: "rotate_key" }>, nowMs: number): readonly AccountEvent[] | RelogError {
   const { next, hash, graceMs } = command;
   if (account.keys.get(next)?.hash === hash) return [];
@@ -175,7 +175,8 @@ function rotated(account: Account, command: Extract<Command, { type: "rotate_key
     graceMs === 0
       ? { type: "key_revoked", key: old.id, reason: `rotated to ${next}` }
       : { type: "key_changed", key: old.id, expires: iso(endMs) };
-  return [...created, end];
+  const limited: AccountEvent[] = Object.keys(old.limits).length === 0 ? [] : [{ type: "key_limited", key: next, limits: old.limits }];
+  return [...created, ...limited, end];
 }
 
 /** Whether a change of limits is one that a tenant decides itself: what becomes of records beyond its quota. */

@@ -2,6 +2,7 @@
 
 import { expect, it } from "vitest";
 import { RelogError } from "../base/errors.ts";
+import { accountCommands } from "./accounts.ts";
 import { authenticator } from "./authenticate.ts";
 import { Directory } from "./directory.ts";
 import { keyId } from "./events.ts";
@@ -127,6 +128,34 @@ it("two processes that change one tenant at once lose nothing", async () => {
   for (const { directory } of [a, b]) {
     log.into(directory);
     expect(keys.filter(({ key }) => directory.authenticate(key) === undefined)).toEqual([]);
+  }
+});
+
+it("what is stored is answered though it cannot be read back; what may be stored is not called unavailable", async () => {
+  const log = new MemoryLog();
+  const made = newKey();
+  for (const [outcome, wanted] of [
+    ["stored", { keys: expect.objectContaining({ size: 1 }) }],
+    ["unknown", expect.objectContaining({ code: "outcome_unknown" })],
+  ] as const) {
+    const tenant = `t-${outcome}`;
+    const { ports, directory } = memoryAccounts(log);
+    let away = false;
+    const run = accountCommands({
+      ...ports,
+      async refresh() {
+        if (away) throw new RelogError("stream_unavailable", "away");
+        log.into(directory);
+      },
+      async append(message, lastSeq) {
+        await ports.append(message, lastSeq);
+        away = message.events[0]?.type === "key_created";
+        return away ? outcome : "stored";
+      },
+    });
+    await run(tenant, { type: "create_tenant", title: "" }, ME);
+    const answer = await run(tenant, { type: "create_key", key: made.id, hash: made.hash, ...facts }, ME).catch((error: unknown) => error);
+    expect(answer).toMatchObject(wanted);
   }
 });
 

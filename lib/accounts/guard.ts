@@ -4,7 +4,8 @@
 // process with a guard is up; any number of guards may run, because ending twice is harmless. What a change is about is looked
 // for at once and again a little later, since a connection may have been let in by a process that had not heard of the change
 // yet. A slow sweep over all connections finds what was missed, what ended while nobody watched, and keys that are about to
-// expire. A key that this process does not know may be newer than what it has read, so its connections get STRANGE_MS.
+// expire. A key that this process does not know may be newer than what it has read, so its connections get STRANGE_MS. The sweep
+// notes the keys that hold connections as used: to rotate one that a producer still holds would cut that producer off.
 // Bounded: NAMES_MAX names at a time; beyond them everything is looked through instead.
 
 import type { Clock } from "../base/clock.ts";
@@ -36,6 +37,8 @@ export interface GuardPorts<C extends OpenConnection> {
   /** Shows all connections, or those of one name. */
   visit(user: string | undefined, visit: (connections: readonly C[]) => Promise<void>): Promise<void>;
   end(connection: C): Promise<void>;
+  /** Told by each sweep of the keys that hold connections. */
+  used(keyId: string): void;
   /** Told of each key whose connections were ended, and of how many. */
   ended(tenant: string, keyId: string, connections: number): void;
   /** Why connections cannot be looked through or ended now; undefined when they can again. */
@@ -94,7 +97,7 @@ export class Guard<C extends OpenConnection> {
   /** @param done what is not due any more afterwards */
   async #look(name: string, done: readonly string[], now: number): Promise<void> {
     const strangers = new Map<string, number>();
-    await this.#ports.visit(name === ALL ? undefined : name, (connections) => this.#judge(connections, strangers, now));
+    await this.#ports.visit(name === ALL ? undefined : name, (connections) => this.#judge(connections, strangers, now, name === ALL));
     if (name === ALL) this.#strangers = strangers;
     for (const one of done) {
       const left = (this.#due.get(one) ?? []).filter((atMs) => atMs > now);
@@ -119,11 +122,13 @@ export class Guard<C extends OpenConnection> {
     );
   }
 
-  async #judge(connections: readonly C[], strangers: Map<string, number>, now: number): Promise<void> {
+  /** @param sweep whether this is a look at everything */
+  async #judge(connections: readonly C[], strangers: Map<string, number>, now: number, sweep: boolean): Promise<void> {
     const over: C[] = [];
     for (const connection of connections) {
       const { user } = connection;
-      if (holderOf(user) === undefined) continue;
+      const holder = holderOf(user);
+      if (holder === undefined) continue;
       const hold = this.#access.hold(user);
       switch (hold.kind) {
         case "ended":
@@ -131,6 +136,7 @@ export class Guard<C extends OpenConnection> {
           break;
         case "held": {
           const leftMs = hold.untilMs === null ? Number.POSITIVE_INFINITY : hold.untilMs - this.#clock.now();
+          if (sweep) this.#ports.used(holder.keyId);
           if (leftMs <= SOON_MS) this.#plan(user, Math.ceil(now + leftMs));
           break;
         }

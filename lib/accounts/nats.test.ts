@@ -1,6 +1,7 @@
 // What keys open on NATS, and when their connections are ended: with time and the server's lists as fakes.
 
 import { expect, it } from "vitest";
+import { REVOKED_KEPT } from "./account.ts";
 import { authenticator } from "./authenticate.ts";
 import type { OpenConnection } from "./guard.ts";
 import { Guard } from "./guard.ts";
@@ -123,7 +124,7 @@ it("whether a connection is still held", async () => {
 async function guarded() {
   const all = await accounts();
   const time = { ms: 0 };
-  const [open, looks, ended]: [OpenConnection[], (string | undefined)[], string[]] = [[], [], []];
+  const [open, looks, ended, used]: [OpenConnection[], (string | undefined)[], string[], string[]] = [[], [], [], []];
   const state = { fault: undefined as Error | undefined };
   const ports = {
     async visit(user: string | undefined, visit: (connections: readonly OpenConnection[]) => Promise<void>) {
@@ -132,6 +133,7 @@ async function guarded() {
       await visit(open.filter((one) => user === undefined || one.user === user));
     },
     end: async (connection: OpenConnection) => void open.splice(open.indexOf(connection), 1),
+    used: (keyId: string) => void used.push(keyId),
     ended: (tenant: string, keyId: string) => void ended.push(`${tenant} ${keyId}`),
     state: () => undefined,
   };
@@ -141,16 +143,16 @@ async function guarded() {
     [time.ms, all.clock.ms] = [time.ms + ms, all.clock.ms + ms];
     await guard.turn();
   };
-  return { ...all, open, looks, ended, state, pass };
+  return { ...all, open, looks, ended, used, state, pass };
 }
 
 it("a change is looked after at once and again, by name; a sweep finds the rest", async () => {
-  const { ended, looks, make, open, pass, run } = await guarded();
+  const { ended, looks, make, open, pass, run, used } = await guarded();
   const [one, two] = [await make(), await make()];
   const [first, second] = [`key.acme.${one.id}`, `key.acme.${two.id}`];
   open.push({ user: first }, { user: second }, { user: "relog" });
   await pass(0);
-  expect([looks.splice(0), ended]).toEqual([[undefined], []]);
+  expect([looks.splice(0), ended, used.splice(0)]).toEqual([[undefined], [], [one.id, two.id]]);
   await run("acme", { type: "revoke_key", key: one.id, reason: "" }, ME);
   await pass(0);
   // Let in by a process that had not heard of it.
@@ -161,7 +163,7 @@ it("a change is looked after at once and again, by name; a sweep finds the rest"
   expect(looks.splice(0)).toEqual([first, first]);
   open.push({ user: first });
   await pass(10_000);
-  expect([ended.length, looks.includes(undefined), open.map(({ user }) => user)]).toEqual([3, true, [second, "relog"]]);
+  expect([ended.length, looks.includes(undefined), open.map(({ user }) => user), used]).toEqual([3, true, [second, "relog"], [two.id]]);
 });
 
 it("keys that expire are looked at when they do, also when their end was moved", async () => {
@@ -186,6 +188,23 @@ it("a key that is not known yet keeps its connection for a while", async () => {
   expect(ended).toEqual([]);
   await pass(10_000);
   expect(ended).toEqual([`acme ${"a".repeat(16)}`]);
+});
+
+it("of more keys that are revoked at once than are kept in mind each loses its connections", async () => {
+  const { ended, make, open, pass, run } = await guarded();
+  const made = [];
+  for (let i = 0; i < REVOKED_KEPT + 20; i++) {
+    const one = await make();
+    made.push(`key.acme.${one.id}`);
+    await run("acme", { type: "revoke_key", key: one.id, reason: "" }, ME);
+  }
+  open.push(...made.map((user) => ({ user })));
+  await pass(0);
+  expect([ended.length, open]).toEqual([made.length, []]);
+  // Let in by a process that had not heard of it.
+  open.push({ user: made[0]! });
+  await pass(200);
+  expect(open).toEqual([]);
 });
 
 it("what cannot be done stays due; many ends at once are one look at everything", async () => {

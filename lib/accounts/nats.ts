@@ -25,6 +25,7 @@ export interface NatsGrant {
 /** What is known of the key behind a connection. */
 export type Hold = { readonly kind: "ended" | "unknown" } | { readonly kind: "held"; readonly untilMs: number | null };
 
+const GONE_MAX = 10_000;
 const NAME = /^key\.([a-z0-9][a-z0-9_-]{0,62})\.([a-z0-9-]{1,40})$/;
 
 /** The tenant and the key that a connection's name says; undefined when no key opened it. */
@@ -37,6 +38,8 @@ export class NatsAccess {
   readonly #home: Home;
   readonly #directory: Pick<Directory, "known">;
   readonly #nowMs: () => number;
+  /** Names of connections whose keys had ended and are forgotten, the last GONE_MAX of them. */
+  readonly #gone = new Set<string>();
   /** A process that was given another bootstrap key knows the connections of the one before. */
   readonly #bootstrap: string | undefined;
 
@@ -76,7 +79,7 @@ export class NatsAccess {
     }
     if (status === "disabled" || status === "deleted") return { kind: "ended" };
     const key = keys.get(keyId);
-    if (key === undefined) return { kind: "unknown" };
+    if (key === undefined) return { kind: this.#gone.has(name) ? "ended" : "unknown" };
     return isLive(key, this.#nowMs()) ? { kind: "held", untilMs: key.expiresMs } : { kind: "ended" };
   }
 
@@ -86,6 +89,7 @@ export class NatsAccess {
     const { account: now } = this.#directory.known(tenant);
     const stopped = before.status === "active" && now.status !== "active";
     const names: string[] = [];
+    for (const id of before.keys.keys()) if (!now.keys.has(id)) this.#forgotten(`key.${tenant}.${id}`);
     for (const { id, revokedMs, expiresMs } of before.keys.values()) {
       const after = now.keys.get(id);
       const moved = after === undefined || after.revokedMs !== null || after.expiresMs !== expiresMs;
@@ -94,6 +98,11 @@ export class NatsAccess {
     if (tenant === this.#home.tenant && this.#bootstrap !== undefined && now.status !== "active")
       names.push(`key.${tenant}.${this.#bootstrap}`);
     return names;
+  }
+
+  #forgotten(name: string): void {
+    this.#gone.add(name);
+    if (this.#gone.size > GONE_MAX) for (const oldest of this.#gone) return void this.#gone.delete(oldest);
   }
 }
 

@@ -54,5 +54,5 @@ export function memoryAccounts(
     nowMs: () => clock.ms,
     newId,
   };
-  return { directory, clock, run: accountCommands(ports) };
+  return { directory, clock, ports, run: accountCommands(ports) };
 }

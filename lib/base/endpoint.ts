@@ -1,7 +1,8 @@
 // An HTTP endpoint as data: what it takes, what it answers and who may call it; served and described from the same schemas.
 //
 // Promises: nothing reaches a handler that its schemas do not allow; every fault of a request is named at once; bodies are
-// bounded; who may call is checked before anything is read.
+// bounded; who may call is checked before anything is read, and again when all is there: a body may come long after its headers,
+// and a key that was revoked meanwhile does nothing any more.
 
 import type { Context, Hono } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
@@ -58,14 +59,15 @@ export function serveEndpoint<E extends Endpoint>(
 ): void {
   const { access, params, query, body, status = 200 } = declared;
   app.on(declared.method.toUpperCase(), declared.path.replace(/\{(\w+)\}/g, ":$1"), async (c) => {
-    const principal = await permitted(authenticate, access, (name) => c.req.header(name));
-    const call = {
-      principal,
+    const caller = () => permitted(authenticate, access, (name) => c.req.header(name));
+    const principal = await caller();
+    const given = {
       params: params === undefined ? {} : parsed(params, c.req.param(), "path"),
       query: parsed(query, queryOf(c), "query"),
       body: body === undefined ? undefined : parsed(body, await jsonOf(c), "body"),
       client: clientOf(c),
     };
+    const call = { ...given, principal: body === undefined ? principal : await caller() };
     c.header("cache-control", "no-store");
     return c.json(await handle(call as Call<E>), status as ContentfulStatusCode);
   });

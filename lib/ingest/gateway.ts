@@ -65,6 +65,8 @@ export function ingestApi(
       const room = admission.bytes(tenant);
       const body = await readBody(chunksOf(c), contentLengthOf(c), c.req.header("content-encoding"), settings, room);
       try {
+        // A body may come long after its headers: a key that was revoked meanwhile stores nothing.
+        await authorize(authenticate, (name) => c.req.header(name), "ingest");
         limits.body(body.bytes.length);
         const charge = (records: number): void => limits.records(records);
         const call = { tenant, source: "ndjson", body: body.bytes, idempotencyKey, charge };

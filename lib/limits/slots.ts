@@ -4,16 +4,17 @@
 // that hold something now, or were refused within RETRY_S. What other processes say they run counts too, until they have said
 // nothing for OTHERS_MS; so N processes are held to one limit, and may pass it by what begins while they have not heard of each other.
 //
-// Whoever tries all the time is slowed down: a query's slot that is given back within RETRY_S of a refusal of its owner rests as
-// long as it was held, but not beyond those RETRY_S. Who was refused and waits as told finds it free again, unless the owner was
-// refused anew meanwhile, or another process told of it and not yet of its end. An owner's other callers meet it too. Without it
-// one who tries all the time has a query running all the time, at the cost of other tenants (docs/adr/0017).
+// Whoever goes on trying is slowed down: a query's slot that is given back within REST_MS of the last of several refusals of its
+// owner rests as long as it was held, but not beyond those REST_MS. Who was refused and waits as told finds it free again, here or
+// where it is heard of later, unless the owner was refused anew meanwhile: an owner's other callers meet a slot that rests too.
+// Without it one who tries all the time has a query running all the time, at the cost of other tenants (docs/adr/0017).
 
 import { z } from "zod";
 import type { ErrorCode } from "../base/errors.ts";
 import { RelogError } from "../base/errors.ts";
 import type { Principal } from "../base/principal.ts";
 import { POLICY_FIELD, policyMember, REMAINDER_FIELD, remainderMember } from "./fields.ts";
+import { TELL_EVERY_MS } from "./usage.ts";
 import type { LimitsLookup, TenantLimitDefaults } from "./values.ts";
 import { limitOr } from "./values.ts";
 
@@ -24,6 +25,8 @@ export const SLOT_KINDS = {
 
 const RETRY_S = 1;
 const RETRY_MS = RETRY_S * 1_000;
+/** Others hear within TELL_EVERY_MS that a slot does not rest any more. */
+const REST_MS = RETRY_MS - TELL_EVERY_MS;
 /** How long the word of a process that fell silent counts. */
 const OTHERS_MS = 1_000;
 const OWNERS_MAX = 2_000;
@@ -49,8 +52,8 @@ export class Slots {
   readonly #defaults: TenantLimitDefaults;
   readonly #monotonicMs: () => number;
   readonly #taken = new Map<string, number>();
-  /** When owners were refused last. */
-  readonly #refusedMs = new Map<string, number>();
+  /** When owners were refused last, and whether that was not the first time within RETRY_MS. */
+  readonly #refused = new Map<string, { readonly atMs: number; readonly again: boolean }>();
   /** Until when slots rest, by owner. */
   readonly #restingMs = new Map<string, readonly number[]>();
   /** What other processes said last. */
@@ -66,7 +69,7 @@ export class Slots {
 
   /** What this process has to say to the others; undefined when that is nothing, and was nothing before. */
   tell(from: string): string | undefined {
-    for (const [owner, atMs] of this.#refusedMs) if (atMs <= this.#monotonicMs() - RETRY_MS) this.#refusedMs.delete(owner);
+    for (const [owner, { atMs }] of this.#refused) if (atMs <= this.#monotonicMs() - RETRY_MS) this.#refused.delete(owner);
     const owners = new Set([...this.#taken.keys(), ...this.#restingMs.keys()]);
     const all = [...owners].map((owner): [string, number] => [owner, this.#heldHere(owner)]);
     const taken = all.filter(([, held]) => held > 0).slice(0, OWNERS_MAX);
@@ -123,9 +126,10 @@ export class Slots {
     const beganMs = this.#monotonicMs();
     for (const { owner, whose, max } of this.#sides(who)) {
       if (this.#held(owner) < max) continue;
-      this.#refusedMs.set(owner, beganMs);
+      const before = this.#refused.get(owner);
+      this.#refused.set(owner, { atMs: beganMs, again: before !== undefined && beganMs - before.atMs < RETRY_MS });
       const resting = this.#resting(owner);
-      const why = resting === 0 ? "" : `; ${resting} of them ended and rest, since more were tried before Retry-After was over`;
+      const why = resting === 0 ? "" : `; ${resting} of them ended and rest, since more were refused within ${RETRY_S} s`;
       const details = { limit, value: max, of: owner === who.tenant ? "tenant" : "key" };
       throw new RelogError(code, `${whose} has ${max} ${this.#kind} at once, its limit ${limit}${why}`, { retryAfterS: RETRY_S, details });
     }
@@ -168,7 +172,8 @@ export class Slots {
 
   #give(owner: string, beganMs: number): void {
     const nowMs = this.#monotonicMs();
-    const restUntilMs = Math.min(nowMs + (nowMs - beganMs), (this.#refusedMs.get(owner) ?? Number.NEGATIVE_INFINITY) + RETRY_MS);
+    const refused = this.#refused.get(owner);
+    const restUntilMs = refused?.again ? Math.min(nowMs + (nowMs - beganMs), refused.atMs + REST_MS) : nowMs;
     if (SLOT_KINDS[this.#kind].rests && restUntilMs > nowMs)
       this.#restingMs.set(owner, [...(this.#restingMs.get(owner) ?? []), restUntilMs]);
     const left = (this.#taken.get(owner) ?? 0) - 1;

@@ -82,9 +82,12 @@ export function queryApi(ports: QueryPorts, limits: QueryLimits, sqlBytesMax: nu
   }
 
   async function answer(c: Context): Promise<Response> {
-    const principal = await authorize(ports.authenticate, (name) => c.req.header(name), "query");
+    const caller = () => authorize(ports.authenticate, (name) => c.req.header(name), "query");
+    await caller();
     const format = chooseFormat(c.req.header("accept"));
     const request = await readQueryRequest(c, limits.paramsBytesMax, bodyBytesMax);
+    // The statement may come long after its headers: a key that was revoked meanwhile asks nothing.
+    const principal = await caller();
     const place = await takePlace(c, principal);
     const own = tenancy.limitsOf(principal);
     const named = (thrown: unknown): RelogError => namingTenant(toRelogError(thrown), limits, own, principal.tenant);

@@ -2,8 +2,8 @@
 
 import { Bound, sleep } from "../base/loop.ts";
 
-/** Answers that wait at once in a process: each keeps its connection and its statement. */
-const REFUSALS_HELD_MAX = 1_000;
+/** Answers that wait at once in a process: each keeps a connection and its statement, 160 KB at most. */
+const REFUSALS_HELD_MAX = 250;
 
 /** Waits before a refusal is answered; not at all when `heldMax` of them wait already, or when the caller leaves. */
 export type HoldBack = (signal: AbortSignal) => Promise<void>;

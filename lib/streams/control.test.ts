@@ -3,7 +3,7 @@
 import type { NatsConnection } from "nats";
 import { connect } from "nats";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { waitFor } from "../base/loop.ts";
+import { sleep, waitFor } from "../base/loop.ts";
 import { startStack } from "../devstack/stack.ts";
 import { newBatchId } from "../event/ids.ts";
 import { accountOf, accountsReader, appendAccount, readControlBack } from "./control.ts";
@@ -85,10 +85,38 @@ it("an answer that is lost with a server holds a follower up for a moment only, 
   expect([lost, said.filter((why) => why !== undefined)]).toEqual([2, []]);
 });
 
+it("what else is stored between a hint and its message does not end the looking for it", async () => {
+  const [seen, stop] = [[] as number[], new AbortController()];
+  let hint = (): void => undefined;
+  const deaf = new Proxy(other, {
+    get(target, name) {
+      if (name === "subscribe") {
+        return (...[subject, options]: Parameters<NatsConnection["subscribe"]>) => {
+          if (!subject.startsWith("control.accounts.")) return target.subscribe(subject, options);
+          hint = () => void options?.callback?.(null, undefined as never);
+          return target.subscribe("nothing");
+        };
+      }
+      const value = Reflect.get(target, name) as unknown;
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const following = accountsReader(deaf, ({ seq }) => seen.push(seq)).follow(() => undefined, stop.signal);
+  await waitFor("what is there", () => (seen.length === 4 ? true : undefined));
+  await recordOperation(nc, { what: "noise", who: "me", where: "here" });
+  hint();
+  await sleep(30);
+  expect(await appendAccount(nc, "zeta", {}, id(), 0)).toBe("stored");
+  // Sooner than the next look without a hint.
+  await waitFor("the change", () => (seen.length === 5 ? true : undefined), 800, 1);
+  stop.abort();
+  await following;
+});
+
 it("a follower has a change within milliseconds, in order, once, and none of what is not about accounts", async () => {
   const [seen, stop] = [[] as { seq: number; at: number }[], new AbortController()];
   const following = accountsReader(other, ({ seq }) => seen.push({ seq, at: performance.now() })).follow(() => undefined, stop.signal);
-  await waitFor("what is there", () => (seen.length === 4 ? true : undefined));
+  await waitFor("what is there", () => (seen.length === 5 ? true : undefined));
   const delays: number[] = [];
   for (let last = 0, i = 0; i < 20; i++) {
     await recordOperation(nc, { what: "noise", who: "me", where: "here" });
@@ -101,7 +129,7 @@ it("a follower has a change within milliseconds, in order, once, and none of wha
   stop.abort();
   await following;
   const seqs = seen.map(({ seq }) => seq);
-  expect([seqs, seqs.length]).toEqual([[...new Set(seqs)].sort((a, b) => a - b), 24]);
+  expect([seqs, seqs.length]).toEqual([[...new Set(seqs)].sort((a, b) => a - b), 25]);
   expect(Math.max(...delays)).toBeLessThan(900);
 });
 
@@ -117,7 +145,7 @@ it("reading back gives every message, newest first, page by page", async () => {
     before = page.before;
   } while (before !== undefined);
   expect(seqs).toEqual(Array.from({ length: lastSeq }, (_, i) => lastSeq - i));
-  expect([about.filter((tenant) => tenant === "gamma").length, about.filter((tenant) => tenant === undefined).length]).toEqual([20, 20]);
+  expect([about.filter((tenant) => tenant === "gamma").length, about.filter((tenant) => tenant === undefined).length]).toEqual([20, 21]);
   expect((await readControlBack(nc, 1, 7)).messages).toEqual([]);
 });
 

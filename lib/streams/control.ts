@@ -18,12 +18,13 @@ const ALL_ACCOUNTS = `${ACCOUNTS}>`;
 const BOUNDS = { messagesMax: 1_000, bytesMax: 4 * 2 ** 20 };
 const TIMEOUT_MS = 5_000;
 /**
- * How long a follower waits for an answer: one that was on its way to a server that died never comes, and meanwhile a key may
- * be revoked. It asks again, with more patience, and with less when it was answered.
+ * How long one answer is waited for, and how often it is asked for: one that was on its way to a server that died never comes, and
+ * meanwhile a key may be revoked. What was never read yet may be large, and nobody waits for a change of it.
  */
-const PATIENCE_MS = [400, 1_000, TIMEOUT_MS] as const;
-/** So many answers in a row that did not come are a fault; one is an election, or a connection that was lost. */
-const FAULTS_MIN = 2;
+const PATIENCE_MS = [400, 1_000, 1_000, 1_000, 1_000] as const;
+const FIRST_PATIENCE_MS = [400, 1_000, TIMEOUT_MS] as const;
+/** Timers may be early by so much. */
+const EARLY_MS = 5;
 const POLL_MS = 1_000;
 /** A hint comes before the write is decided and replicated: it is looked for this long after it. */
 const HINT_DELAYS_MS = [5, 20, 60, 150] as const;
@@ -73,10 +74,23 @@ export function accountsReader(nc: NatsConnection, take: (message: StoredMessage
   return new Reader(nc, take);
 }
 
+/** Asks again, with more patience, when no answer comes. @throws what `ask` throws when it is answered with it, and at the end */
+async function insistent<T>(ask: (timeoutMs: number) => Promise<T>, [timeoutMs = 0, ...later]: readonly number[]): Promise<T> {
+  const beganMs = performance.now();
+  try {
+    return await ask(timeoutMs);
+  } catch (error) {
+    if (later.length === 0 || performance.now() - beganMs < timeoutMs - EARLY_MS) throw error;
+  }
+  return await insistent(ask, later);
+}
+
 class Reader implements AccountsReader {
   readonly #nc: NatsConnection;
   readonly #take: (message: StoredMessage) => void;
   #next = 1;
+  /** Messages about accounts that were taken. */
+  #taken = 0;
   /** The stream that was read first. */
   #created: string | undefined;
   #reading: Promise<unknown> = Promise.resolve();
@@ -86,13 +100,13 @@ class Reader implements AccountsReader {
     this.#take = take;
   }
 
-  async toEnd(timeoutMs: number = TIMEOUT_MS): Promise<void> {
+  async toEnd(): Promise<void> {
     try {
-      const { created, lastSeq } = await streamState(this.#nc, STREAMS.control, timeoutMs);
+      const known = this.#next - 1;
+      const { created, lastSeq } = await this.#ask((timeoutMs) => streamState(this.#nc, STREAMS.control, timeoutMs));
       this.#created ??= created;
-      if (created !== this.#created || lastSeq < this.#next - 1)
-        throw new Error("CONTROL was made again; restart this process to read the new one");
-      await this.#read(lastSeq, timeoutMs);
+      if (created !== this.#created || lastSeq < known) throw new Error("CONTROL was made again; restart this process to read the new one");
+      await this.#read(lastSeq);
     } catch (cause) {
       const text = `the accounts cannot be read: ${messageOf(cause)}`;
       throw new RelogError("stream_unavailable", text, { cause, retryAfterS: UNAVAILABLE_RETRY_S });
@@ -101,9 +115,9 @@ class Reader implements AccountsReader {
 
   async follow(onFault: (why: string | undefined) => void, signal: AbortSignal): Promise<void> {
     let wake = new AbortController();
-    let [hinted, faults] = [false, 0];
+    let hinted = 0;
     const callback = (): void => {
-      hinted = true;
+      hinted++;
       wake.abort();
     };
     const hints = this.#nc.subscribe(ALL_ACCOUNTS, { callback });
@@ -113,18 +127,15 @@ class Reader implements AccountsReader {
       while (!signal.aborted) {
         wake = new AbortController();
         const after = hinted;
-        hinted = false;
-        const patienceMs = PATIENCE_MS[Math.min(faults, PATIENCE_MS.length - 1)]!;
+        hinted = 0;
         try {
-          await (after ? this.#afterHint(patienceMs, signal) : this.toEnd(patienceMs));
-          faults = Math.max(0, Math.min(faults, PATIENCE_MS.length) - 1);
+          await (after > 0 ? this.#afterHints(after, signal) : this.toEnd());
           onFault(undefined);
         } catch (error) {
-          if (++faults >= FAULTS_MIN) onFault(messageOf(error));
-          if (faults < PATIENCE_MS.length) continue;
-          hinted = false;
+          onFault(messageOf(error));
+          hinted = 0;
         }
-        if (!hinted && !signal.aborted) await sleep(POLL_MS, wake.signal);
+        if (hinted === 0 && !signal.aborted) await sleep(POLL_MS, wake.signal);
       }
     } finally {
       signal.removeEventListener("abort", stop);
@@ -132,32 +143,42 @@ class Reader implements AccountsReader {
     }
   }
 
-  async #afterHint(patienceMs: number, signal: AbortSignal): Promise<void> {
+  /** Looks until as many messages about accounts came as were hinted at: what else is in the stream is not announced. */
+  async #afterHints(count: number, signal: AbortSignal): Promise<void> {
+    const wanted = this.#taken + count;
     for (const ms of HINT_DELAYS_MS) {
       await sleep(ms, signal);
-      if (await this.#read(0, patienceMs)) return;
+      await this.#read(0);
+      if (this.#taken >= wanted) return;
     }
   }
 
-  /** One after the other: a message must not be taken twice. Returns whether there was anything. */
-  #read(target: number, timeoutMs: number): Promise<boolean> {
-    const done = this.#reading.then(() => this.#readOn(target, timeoutMs));
+  #ask<T>(ask: (timeoutMs: number) => Promise<T>): Promise<T> {
+    return insistent(ask, this.#next === 1 ? FIRST_PATIENCE_MS : PATIENCE_MS);
+  }
+
+  /** One after the other: a message must not be taken twice. */
+  #read(target: number): Promise<void> {
+    const done = this.#reading.then(() => this.#readOn(target));
     this.#reading = done.catch(() => undefined);
     return done;
   }
 
   /** Reads to `target`, or to where a replica ends. */
-  async #readOn(target: number, timeoutMs: number): Promise<boolean> {
-    const [from, deadline] = [this.#next, performance.now() + timeoutMs];
+  async #readOn(target: number): Promise<void> {
+    const deadline = performance.now() + TIMEOUT_MS;
     for (;;) {
-      const { messages, missing } = await readStream(this.#nc, STREAMS.control, this.#next, BOUNDS, timeoutMs);
+      const from = this.#next;
+      const { messages, missing } = await this.#ask((timeoutMs) => readStream(this.#nc, STREAMS.control, from, BOUNDS, timeoutMs));
       for (const message of messages) {
         this.#next = message.seq + 1;
-        if (accountOf(message.subject) !== undefined) this.#take(message);
+        if (accountOf(message.subject) === undefined) continue;
+        this.#take(message);
+        this.#taken++;
       }
       if (missing !== undefined) this.#next = missing.to + 1;
       if (messages.length > 0 || missing !== undefined) continue;
-      if (this.#next > target) return this.#next > from;
+      if (this.#next > target) return;
       // A replica may lag behind the leader that said where the end is.
       if (performance.now() > deadline) throw new Error(`sequence ${this.#next} of ${STREAMS.control} does not come`);
       await sleep(REPLICA_LAG_MS);
@@ -179,9 +200,16 @@ export async function readControlBack(
   const last = Math.min((before ?? Number.POSITIVE_INFINITY) - 1, (await streamState(nc, STREAMS.control)).lastSeq);
   const from = Math.max(1, last - messagesMax + 1);
   const found: StoredMessage[] = [];
+  let deadline = performance.now() + TIMEOUT_MS;
   for (let next = from; next <= last; ) {
     const { messages, missing } = await readStream(nc, STREAMS.control, next, { ...BOUNDS, messagesMax: last - next + 1 }, TIMEOUT_MS);
-    if (messages.length === 0 && missing === undefined) break;
+    if (messages.length === 0 && missing === undefined) {
+      // A replica may lag behind the leader that said where the end is; a page without its newest entries would hide them.
+      if (performance.now() > deadline) throw new Error(`sequence ${next} of ${STREAMS.control} does not come`);
+      await sleep(REPLICA_LAG_MS);
+      continue;
+    }
+    deadline = performance.now() + TIMEOUT_MS;
     found.push(...messages.filter(({ seq }) => seq <= last));
     next = missing === undefined ? next + messages.length : missing.to + 1;
   }

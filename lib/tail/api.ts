@@ -42,6 +42,7 @@ const CHECK_MS = 500;
 const LAST_WORDS_MS = 1_000;
 const CHUNK_BYTES = 64 * 1024;
 const UNAVAILABLE_RETRY_S = 2;
+const ENDED = "the API key has ended, or its tenant has";
 
 export function tailApi(ports: TailPorts, limits: TailLimits, telemetry: Telemetry): Hono {
   const metrics = tailMetrics(telemetry);
@@ -58,6 +59,7 @@ export function tailApi(ports: TailPorts, limits: TailLimits, telemetry: Telemet
     metrics.running++;
     undo.defer(() => void metrics.running--);
     const start = await started(ports.source, c.req.header("last-event-id"), request.sinceMs);
+    if (!ports.alive(principal)) throw new RelogError("unauthenticated", ENDED);
     const session = new TailSession(
       { ...ports, log, openedPerSecond: () => limits.openedPerSecond / Math.max(1, metrics.running), ...metrics.session },
       limits,
@@ -179,7 +181,7 @@ class TailConnection {
     if (this.#endedMs !== undefined) {
       if (nowMs - this.#endedMs >= LAST_WORDS_MS) this.#breakOff();
     } else if (!this.#ports.alive(this.#principal)) {
-      this.#end("error", errorBody(new RelogError("unauthenticated", "the API key has ended, or its tenant has")), true);
+      this.#end("error", errorBody(new RelogError("unauthenticated", ENDED)), true);
     } else if (nowMs - this.#beganMs >= this.#limits.lifeMaxMs) {
       const why = `a live tail lasts ${this.#limits.lifeMaxMs} ms (RELOG_TAIL_LIFE_MAX)`;
       this.#end("end", { end: { why, cursor: this.#session.cursor } });
