@@ -60,26 +60,10 @@ export interface QueryPorts {
 export function queryApi(ports: QueryPorts, limits: QueryLimits, sqlBytesMax: number, telemetry: Telemetry): Hono {
   const tenancy = ports.tenancy ?? NO_TENANCY;
   const running = places(limits, tenancy);
-  const hold = holdBack(limits.refusalDelayMs);
+  const takePlace = placeTaker(running, tenancy, limits.refusalDelayMs);
   const metrics = queryMetrics(telemetry, running);
   // JSON escapes may double a statement.
   const bodyBytesMax = 2 * sqlBytesMax + 2 * limits.paramsBytesMax + 1_024;
-
-  /** The answer says what is left, also when there is no place. @throws RelogError too_many_queries, a little later */
-  async function takePlace(c: Context, principal: Principal): Promise<Disposable> {
-    const say = (): void => {
-      for (const [name, value] of tenancy.fields(principal)) c.header(name, value);
-    };
-    try {
-      const place = running.take(principal);
-      say();
-      return place;
-    } catch (error) {
-      say();
-      await hold(c.req.raw.signal);
-      throw error;
-    }
-  }
 
   async function answer(c: Context): Promise<Response> {
     const caller = () => authorize(ports.authenticate, (name) => c.req.header(name), "query");
@@ -129,6 +113,26 @@ export function queryApi(ports: QueryPorts, limits: QueryLimits, sqlBytesMax: nu
     throw new RelogError("method_not_allowed", "/v1/query takes POST");
   });
   return withContractErrors(app, telemetry.log);
+}
+
+/** Takes a place; the answer says what is left, also when there is none, and that a little later. */
+function placeTaker(running: Places, tenancy: QueryTenancy, refusalDelayMs: number) {
+  const hold = holdBack(refusalDelayMs);
+  /** @throws RelogError too_many_queries */
+  return async (c: Context, principal: Principal): Promise<Disposable> => {
+    const say = (): void => {
+      for (const [name, value] of tenancy.fields(principal)) c.header(name, value);
+    };
+    try {
+      const place = running.take(principal);
+      say();
+      return place;
+    } catch (error) {
+      say();
+      await hold(c.req.raw.signal);
+      throw error;
+    }
+  };
 }
 
 /** The answer as a stream that reports its end once, and that cancels the query when nobody reads on. */
