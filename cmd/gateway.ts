@@ -88,7 +88,7 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
   };
   const admitted = admission(settings, telemetry, () => accounts.directory.size <= 1);
   const accept = acceptor(settings, settings.shards, append, (stream, seq) => envelopeAt(nc, stream, seq), systemClock, telemetry, tenancy);
-  const natsKeys = stack.use(openNatsKeys(settings, nc, accounts, health, telemetry, signal));
+  const natsKeys = stack.use(openNatsKeys(settings, nc, accounts, health, telemetry));
   const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry, tenancy);
   const handle = nativeIngest(natsKeys.tenantOf, accept, admitted, settings, telemetry, tenancy);
   stack.use(serveQueue(nc, SUBJECTS.ingest("*"), "gateways", telemetry.log, ownRepliesOnly(natsKeys.isOwnReply, telemetry, handle)));

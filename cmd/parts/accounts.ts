@@ -67,7 +67,10 @@ export interface Accounts extends AsyncDisposable {
   readonly lastUse: LastUse;
   /** Whether everything was read once. */
   readonly ready: boolean;
-  /** Follows them on a connection until the signal aborts. Resolves when they are read for the first time, or at the abort. */
+  /**
+   * Follows them on a connection until they are disposed: whoever is leaving still answers calls, and must hear of keys that end.
+   * @param signal ends the first reading. Resolves when that is done, or at its abort
+   */
   begin(nc: NatsConnection, signal: AbortSignal): Promise<void>;
   /** @throws RelogError stream_unavailable before `begin` */
   readonly run: Run;
@@ -96,6 +99,7 @@ export function openAccounts(name: string, home: Home, health: Health, { log, ga
   health.notReady("accounts", "not read yet: NATS is not connected");
   gauge("relog_tenants", "Tenants, those not deleted.", [], (one) => one.set(directory.size));
   const tasks: Promise<void>[] = [];
+  const leave = new AbortController();
   let begunMs = 0;
   let said: string | undefined;
 
@@ -127,16 +131,18 @@ export function openAccounts(name: string, home: Home, health: Health, { log, ga
       begunMs = systemClock.monotonicMs();
       const reader = readerInto(nc, directory);
       ports = { run: accountCommands(accountPorts(nc, directory, reader)), uses: lastUsePorts(nc), reader };
+      signal.addEventListener("abort", () => ready || leave.abort(), { once: true });
       const first = Promise.withResolvers<void>();
       const follow = reader.follow((why) => {
         told(why);
         if (ready) first.resolve();
-      }, signal);
+      }, leave.signal);
       tasks.push(follow.finally(() => first.resolve()));
-      tasks.push(lastUse.run((error) => log.debug({ err: error }, "last uses of keys could not be written"), signal));
+      tasks.push(lastUse.run((error) => log.debug({ err: error }, "last uses of keys could not be written"), leave.signal));
       await first.promise;
     },
     async [Symbol.asyncDispose]() {
+      leave.abort();
       await Promise.race([Promise.allSettled(tasks), sleep(FINISH_MS)]);
     },
   };

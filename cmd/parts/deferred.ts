@@ -32,9 +32,8 @@ import {
   purgeDeferredOf,
   removeDeferredUpTo,
 } from "../../lib/streams/deferred.ts";
-import { envelopeAt } from "../../lib/streams/envelope-at.ts";
-import { isStoredSince } from "../../lib/streams/find.ts";
 import { knownId } from "../../lib/streams/known.ts";
+import { lastSeqOf, messageAt, partName, storedBehind, storedUnder } from "../../lib/streams/stored.ts";
 
 export const gapSettings = {
   gapIntervalMs: duration("RELOG_GAP_INTERVAL", "1m", "how long one gap record of a tenant grows while a quota drops its records"),
@@ -42,6 +41,7 @@ export const gapSettings = {
 
 /** How long gaps may take to be written when the process leaves; others write what is left. */
 const FINISH_MS = 2_000;
+const NEVER = new AbortController().signal;
 
 /** What counting drops and closing gaps need of a connection. */
 export function openGapPorts(nc: NatsConnection, shards: number, append: Append, stored: GapPorts["stored"], clock: Clock): GapPorts {
@@ -50,7 +50,9 @@ export function openGapPorts(nc: NatsConnection, shards: number, append: Append,
     keys: () => keysOf(nc, GAP_KEYS),
     forget: (key) => forget(nc, key),
     append,
-    isStored: (shard, tenant, batch, sinceMs) => isStoredSince(nc, shard, tenant, batch, 1, sinceMs),
+    lastSeq: (shard) => lastSeqOf(nc, shard),
+    isStored: async (shard, tenant, batch, seq) =>
+      (await storedBehind(nc, shard, tenant, new Set([partName(batch, 1)]), seq, NEVER)).size > 0,
     stored,
     shards,
     clock,
@@ -115,6 +117,7 @@ export interface ReleaseParts {
     readonly shards: number;
     readonly leaseMs: number;
     readonly deferGraceMs: number;
+    readonly dedupeWindowMs: number;
     readonly failpoint: string;
   } & Parameters<typeof appender>[1];
   readonly quota: ReleaseQuota;
@@ -135,8 +138,12 @@ export function releasePorts({ nc, settings, quota, owner, telemetry, clock = sy
     at: (seq) => deferredAt(nc, seq),
     removeUpTo: (tenant, seq) => removeDeferredUpTo(nc, tenant, seq),
     append: appender(nc, settings),
-    batchAt: async (stream, seq) => (await envelopeAt(nc, stream, seq)).batch,
-    isStored: (...of) => isStoredSince(nc, ...of),
+    storedAt: (stream, seq) => messageAt(nc, stream, seq),
+    lastSeq: (shard) => lastSeqOf(nc, shard),
+    storedBehind: (...of) => storedBehind(nc, ...of),
+    storedUnder: (...of) => storedUnder(nc, ...of),
+    dedupeWindowMs: settings.dedupeWindowMs,
+    appendTimeoutMs: settings.appendTimeoutMs,
     quota,
     failpoint: failpointFrom<ReleaseStep>(settings.failpoint, "deferred-"),
     events: releaseEvents(telemetry),

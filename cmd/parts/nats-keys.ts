@@ -34,27 +34,22 @@ export interface NatsKeys extends AsyncDisposable {
 }
 
 /** For a gateway whose accounts are read: until then another one answers, or the server's timeout does. */
-export function openNatsKeys(
-  settings: Settings,
-  nc: NatsConnection,
-  accounts: Accounts,
-  health: Health,
-  telemetry: Telemetry,
-  signal: AbortSignal,
-): NatsKeys {
+export function openNatsKeys(settings: Settings, nc: NatsConnection, accounts: Accounts, health: Health, telemetry: Telemetry): NatsKeys {
   const access = new NatsAccess(settings, accounts.directory, systemClock.now);
   // Where the server lets only a tenant's keys publish to its subject, every tenant is taken at its word; elsewhere a subject is
   // no credential, and only the installation's own is.
   const proven = settings.calloutSeed !== "";
   const subject = (tenant: string) => (proven || tenant === settings.tenant) && access.mayIngest(tenant);
-  const running: AsyncDisposable[] = proven ? [callout(settings, nc, accounts, access, telemetry)] : [];
-  if (proven) running.push(guard(settings, accounts, access, health, telemetry, signal));
+  const running = new AsyncDisposableStack();
+  if (proven) {
+    // In this order: nobody is let in any more when the guard ends.
+    running.use(guard(settings, accounts, access, health, telemetry));
+    running.use(callout(settings, nc, accounts, access, telemetry));
+  }
   return {
     tenantOf: (tenant) => (subject(tenant) ? { tenant, keyId: "subject", scopes: SCOPES } : undefined),
     isOwnReply: (reply, tenant) => isOwnReply(reply, tenant, settings.tenant),
-    async [Symbol.asyncDispose]() {
-      await Promise.all(running.map((one) => one[Symbol.asyncDispose]()));
-    },
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }
 
@@ -78,14 +73,7 @@ function callout(settings: Settings, nc: NatsConnection, accounts: Accounts, acc
   return serveAuthCallout(nc, settings.calloutSeed, natsDecision(accounts.authenticate, access, told), dropped, log, systemClock.now);
 }
 
-function guard(
-  settings: Settings,
-  accounts: Accounts,
-  access: NatsAccess,
-  health: Health,
-  telemetry: Telemetry,
-  signal: AbortSignal,
-): AsyncDisposable {
+function guard(settings: Settings, accounts: Accounts, access: NatsAccess, health: Health, telemetry: Telemetry): AsyncDisposable {
   const { log } = telemetry;
   const kicked = telemetry.counter("relog_nats_kicked_total", "Open connections to NATS that were ended because their key had.");
   let system: Promise<NatsConnection> | undefined;
@@ -117,7 +105,7 @@ function guard(
     },
   };
   const stop = new AbortController();
-  const run = new Guard(access, ports, systemClock).run(accounts.directory, AbortSignal.any([signal, stop.signal]));
+  const run = new Guard(access, ports, systemClock).run(accounts.directory, stop.signal);
   return {
     async [Symbol.asyncDispose]() {
       stop.abort();

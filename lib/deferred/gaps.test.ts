@@ -25,6 +25,7 @@ function house(fault: (n: number) => "before" | "after" | "taken" | undefined = 
     keys: async () => [...registers.keys()],
     forget: async (key) => void registers.delete(key),
     append: async (message) => ({ seq: appended.push(message), duplicate: false }),
+    lastSeq: async () => 0,
     isStored: async () => false,
     stored: () => undefined,
     shards: 2,

@@ -20,6 +20,8 @@ import { gapMessage } from "./gap.ts";
 export interface OpenGap extends Gap {
   /** When it was closed, milliseconds since the epoch; null while its process adds to it. */
   readonly closedMs: number | null;
+  /** The last sequence of its LOGS stream before it was closed; none in those of earlier versions. */
+  readonly after?: number;
 }
 
 export interface GapPorts {
@@ -28,8 +30,10 @@ export interface GapPorts {
   keys(): Promise<readonly string[]>;
   forget(key: string): Promise<void>;
   append(message: Awaited<ReturnType<typeof gapMessage>>["message"]): Promise<{ seq: number; duplicate: boolean }>;
-  /** Whether a batch's message was stored since a time. */
-  isStored(shard: number, tenant: string, batch: string, sinceMs: number): Promise<boolean>;
+  /** The last sequence of a shard's LOGS stream. */
+  lastSeq(shard: number): Promise<number>;
+  /** Whether the stream holds a batch's message behind a sequence. */
+  isStored(shard: number, tenant: string, batch: string, seq: number): Promise<boolean>;
   /** Told of a gap record that was stored, as usage counts it. */
   stored(message: { tenant: string; shard: number; seq: number; records: number; size: number }): void;
   readonly shards: number;
@@ -61,8 +65,6 @@ const QUIET_MS = 10_000;
 const ABANDONED_MS = 120_000;
 const TICK_MS = 1_000;
 const SWEEP_MS = 15_000;
-/** Half of the stream's window at most: an append that was begun this long ago is looked for instead of sent again. */
-const SURE_MS = 60_000;
 
 interface Pending {
   records: number;
@@ -181,12 +183,9 @@ export async function closeGap(ports: GapPorts, key: string, revision?: number):
   if (revision !== undefined && entry.revision !== revision) return false;
   let gap = entry.value;
   if (gap.closedMs === null) {
-    gap = { ...gap, closedMs: ports.clock.now() };
+    gap = { ...gap, closedMs: ports.clock.now(), after: await ports.lastSeq(gap.shard) };
     if ((await seat.write(gap, entry.revision)) === undefined) return false;
-  } else if (
-    Math.abs(ports.clock.now() - gap.closedMs) > SURE_MS &&
-    (await ports.isStored(gap.shard, gap.tenant, gap.batch, gap.closedMs))
-  ) {
+  } else if (await ports.isStored(gap.shard, gap.tenant, gap.batch, gap.after ?? 0)) {
     await ports.forget(key);
     return true;
   }

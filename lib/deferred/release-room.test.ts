@@ -50,8 +50,12 @@ function world(tenants: readonly string[], room: () => Room | undefined, begun: 
       state.appended.push(tenant);
       return { stream: "LOGS_0", seq: 1, duplicate: false };
     },
-    batchAt: async () => "",
-    isStored: async () => false,
+    storedAt: async () => undefined,
+    lastSeq: async () => 0,
+    storedBehind: async () => new Set(),
+    storedUnder: async () => new Map(),
+    dedupeWindowMs: 600_000,
+    appendTimeoutMs: 20_000,
     quota: { left: room, stored: () => undefined },
     failpoint: () => undefined,
     events: { released: () => undefined, expired: () => stop.abort() },
@@ -71,7 +75,7 @@ it("while the room of a quota is not known nothing expires; when there is none i
 });
 
 it("what another tenant has at a sequence of an intent is not released", async () => {
-  const intent = { tenant: "acme", seqs: [1, 2], sinceMs: 0 };
+  const intent = { tenant: "acme", seqs: [1, 2], after: {} };
   const { state, run } = world(["other", "acme"], () => undefined, { ...NOTHING_TO_DO, intent });
   await run();
   expect(state).toMatchObject({ removed: ["acme 2"], appended: ["acme"] });

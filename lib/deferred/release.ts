@@ -4,7 +4,7 @@
 // longer than the grace is removed and leaves a gap record; nothing is removed before what replaces it is acknowledged.
 //
 // One process at a time does it, under a lease. What it is about to do is in the register before it does it (the intent): the
-// next one looks which of the intent's messages are in their LOGS stream already, and does the rest.
+// next one looks which of the intent's messages are in their LOGS stream already (`already.ts`), and does the rest.
 
 import type { Clock } from "../base/clock.ts";
 import { DAY_MS } from "../base/clock.ts";
@@ -15,6 +15,9 @@ import { HEADERS, messageId, readEnvelope } from "../event/envelope.ts";
 import { newBatchId, shardOf } from "../event/ids.ts";
 import type { Claim, Leased, LeaseOptions } from "../streams/lease.ts";
 import { acquire, LeaseLost } from "../streams/lease.ts";
+import { partName } from "../streams/stored.ts";
+import type { AlreadyPorts, Waiting } from "./already.ts";
+import { alreadyStored, isSameCall, waitingOf } from "./already.ts";
 import type { Gap } from "./gap.ts";
 import { gapMessage } from "./gap.ts";
 import { observedNow } from "./recode.ts";
@@ -28,8 +31,8 @@ interface Intent {
   readonly tenant: string;
   /** The oldest ones there are, in order. */
   readonly seqs: readonly number[];
-  /** Before anything of it was done, milliseconds since the epoch. */
-  readonly sinceMs: number;
+  /** The last sequence of each LOGS stream it concerns, by shard, before anything of it was done; none in intents of earlier versions. */
+  readonly after?: Readonly<Record<string, number>>;
   /** Undefined when they are released; else what their end leaves. */
   readonly gap?: Gap;
 }
@@ -57,7 +60,7 @@ interface Outgoing {
   readonly payload: Uint8Array;
 }
 
-export interface ReleasePorts {
+export interface ReleasePorts extends AlreadyPorts {
   readonly lease: Omit<LeaseOptions<Releasing>, "clock">;
   readonly clock: Clock;
   readonly shards: number;
@@ -69,9 +72,10 @@ export interface ReleasePorts {
   /** Removes a tenant's messages up to a sequence. */
   removeUpTo(tenant: string, seq: number): Promise<void>;
   append(message: Outgoing): Promise<{ stream: string; seq: number; duplicate: boolean }>;
-  /** The batch of a stored message. */
-  batchAt(stream: string, seq: number): Promise<string>;
-  isStored(shard: number, tenant: string, batch: string, part: number, sinceMs: number): Promise<boolean>;
+  /** A message of a LOGS stream; undefined when it is gone. */
+  storedAt(stream: string, seq: number): Promise<StoredMessage | undefined>;
+  /** The last sequence of a shard's LOGS stream. */
+  lastSeq(shard: number): Promise<number>;
   readonly quota: ReleaseQuota;
   readonly failpoint: (step: ReleaseStep) => void;
   readonly events: ReleaseEvents;
@@ -136,13 +140,20 @@ class Releaser {
     const room = this.#ports.quota.left(tenant);
     if (room === undefined) return false;
     const messages = await this.#releasable(tenant, room);
-    const sinceMs = this.#ports.clock.now();
-    const intent = messages.length > 0 ? { tenant, seqs: messages.map(({ seq }) => seq), sinceMs } : await this.#expired(tenant);
-    if (intent === undefined) return false;
+    const begun = messages.length > 0 ? { tenant, seqs: messages.map(({ seq }) => seq) } : await this.#expired(tenant);
+    if (begun === undefined) return false;
+    const waiting = messages.map(waitingOf);
+    const shards = begun.gap === undefined ? waiting.map(({ shard }) => shard) : [begun.gap.shard];
+    const intent = { ...begun, after: await this.#lastSeqs(shards) };
     await this.#claim.change({ intent });
     this.#ports.failpoint("intended");
-    await this.#finish(intent, messages);
+    await this.#finish(intent, waiting);
     return true;
+  }
+
+  async #lastSeqs(shards: readonly number[]): Promise<Record<string, number>> {
+    const each = [...new Set(shards)].map(async (shard) => [shard, await this.#ports.lastSeq(shard)] as const);
+    return Object.fromEntries(await Promise.all(each));
   }
 
   async #releasable(tenant: string, room: Room): Promise<StoredMessage[]> {
@@ -187,20 +198,20 @@ class Releaser {
       ...{ tenant, batch, shard: shardOf(batch, shards), cause: "grace", reason, records, bytes },
       ...{ calls: batches.size, fromMs: Math.floor(fromMs), toMs: Math.floor(toMs) },
     };
-    return { tenant, seqs, sinceMs: nowMs, gap };
+    return { tenant, seqs, gap };
   }
 
   /** @param held the messages of an intent that is new; undefined when some of it may be done already */
-  async #finish(intent: Intent, held: readonly StoredMessage[] | undefined): Promise<void> {
-    const { failpoint, at, removeUpTo } = this.#ports;
-    const again = held === undefined;
-    if (intent.gap !== undefined) await this.#leaveGap(intent.gap, intent.sinceMs, again);
+  async #finish(intent: Intent, held: readonly Waiting[] | undefined): Promise<void> {
+    const { failpoint, removeUpTo, clock } = this.#ports;
+    const { tenant, gap } = intent;
+    const after = held === undefined ? (intent.after ?? {}) : undefined;
+    if (gap !== undefined) await this.#leaveGap(gap, after);
     else {
-      for (const [i, seq] of intent.seqs.entries()) {
-        const message = held?.[i] ?? (await at(seq));
-        // Released and removed before, or purged with its tenant; in a stream that was made again another one has its sequence.
-        if (message === undefined || message.subject.split(".")[2] !== intent.tenant) continue;
-        await this.#release(intent, message, again);
+      const waiting = held ?? (await this.#waitingOf(intent));
+      const done = await alreadyStored(this.#ports, tenant, waiting, after, clock.now(), this.#claim.lost);
+      for (const one of waiting) {
+        if (!done.has(one.message.seq)) await this.#release(tenant, one);
         failpoint("published");
       }
     }
@@ -210,21 +221,31 @@ class Releaser {
     failpoint("done");
   }
 
-  async #release({ tenant, sinceMs }: Intent, message: StoredMessage, again: boolean): Promise<void> {
-    const { clock, append, batchAt, isStored, events, log } = this.#ports;
-    const shard = Number(message.subject.split(".")[1]);
-    const envelope = readEnvelope(message.header);
-    const [batch, part] = "fault" in envelope ? ["", 0] : [envelope.batch, envelope.part];
-    if (again && (await isStored(shard, tenant, batch, part, sinceMs))) return;
+  /** What DEFERRED still holds of an intent. */
+  async #waitingOf({ tenant, seqs }: Intent): Promise<Waiting[]> {
+    const waiting: Waiting[] = [];
+    for (const seq of seqs) {
+      const message = await this.#ports.at(seq);
+      // Released and removed before, or purged with its tenant; in a stream that was made again another one has its sequence.
+      if (message?.subject.split(".")[2] === tenant) waiting.push(waitingOf(message));
+    }
+    return waiting;
+  }
+
+  async #release(tenant: string, { message, shard, batch, part }: Waiting): Promise<void> {
+    const { clock, append, storedAt, dedupeWindowMs, events, log } = this.#ports;
     const recoded = await observedNow(message, clock.now()).catch((error: unknown) => {
       log.error({ seq: message.seq, tenant, err: error }, "a deferred message cannot be decoded; it is passed on as it is");
       return { headers: message.pairs(), payload: message.payload };
     });
     this.#fence();
     let stored = await append({ shard, tenant, ...recoded });
-    if (stored.duplicate && (await batchAt(stored.stream, stored.seq)) !== batch) {
+    const other = stored.duplicate ? await storedAt(stored.stream, stored.seq) : undefined;
+    if (stored.duplicate && other?.header(HEADERS.batch) !== batch) {
+      if (other !== undefined && isSameCall(message, other, dedupeWindowMs)) return;
       // The idempotency key was used again after its window: another call, which has an answer of its own.
       const headers = recoded.headers.map(([name, value]) => [name, name === HEADERS.messageId ? messageId(tenant, batch, part) : value]);
+      this.#fence();
       stored = await append({ shard, tenant, headers: headers as [string, string][], payload: recoded.payload });
     }
     const { records, size } = weightOf(message);
@@ -232,13 +253,18 @@ class Releaser {
     events.released(records);
   }
 
-  async #leaveGap(gap: Gap, sinceMs: number, again: boolean): Promise<void> {
-    const { clock, append, isStored, quota, events } = this.#ports;
-    if (again && (await isStored(gap.shard, gap.tenant, gap.batch, 1, sinceMs))) return;
+  /** @param after as in the intent, when the gap's record may be stored already */
+  async #leaveGap(gap: Gap, after: Readonly<Record<string, number>> | undefined): Promise<void> {
+    const { clock, append, storedBehind, quota, events } = this.#ports;
+    const { shard, tenant, batch } = gap;
+    if (after !== undefined) {
+      const stored = await storedBehind(shard, tenant, new Set([partName(batch, 1)]), after[shard] ?? 0, this.#claim.lost);
+      if (stored.size > 0) return;
+    }
     const { message, records, size } = await gapMessage(gap, clock.now());
     this.#fence();
     const { seq, duplicate } = await append(message);
-    if (!duplicate) quota.stored({ tenant: gap.tenant, shard: gap.shard, seq, records, size });
+    if (!duplicate) quota.stored({ tenant, shard, seq, records, size });
     events.expired(gap);
     this.#ports.failpoint("gap");
   }

@@ -49,9 +49,13 @@ export function planOf(from: number, gathered: readonly Verdict[], rules: Tenant
   return { verdicts, plan, accounts: rules.position() };
 }
 
-/** Learns as much of the accounts as an earlier owner knew: what that one has left out must not be stored by this one. */
+/**
+ * Learns as much of the accounts as an earlier owner knew: what that one has left out must not be stored by this one. A seat that is
+ * new learns all there is: whoever deleted a tenant has not waited for it.
+ */
 export async function knowAsMuch(claim: Pick<Claim<Checkpoint>, "value">, rules: TenantRules): Promise<void> {
-  if ((claim.value.accounts ?? 0) > rules.position()) await rules.refresh();
+  const { accounts } = claim.value;
+  if (accounts === undefined || accounts > rules.position()) await rules.refresh();
 }
 
 /** Lets the checkpoint of an idle owner say how much is known, when that is more than it says. */

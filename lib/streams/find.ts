@@ -84,21 +84,6 @@ export async function findDeferred(nc: NatsConnection, tenant: string, batch: st
   return found.sort((a, b) => a.envelope.part - b.envelope.part);
 }
 
-/** Whether a LOGS stream holds a message of a batch that was stored since a time; reads to the stream's end. @throws NatsError */
-export async function isStoredSince(
-  nc: NatsConnection,
-  shard: number,
-  tenant: string,
-  batch: string,
-  part: number,
-  sinceMs: number,
-): Promise<boolean> {
-  const subject = SUBJECTS.logs(shard, tenant);
-  for await (const message of scanHeaders(nc, STREAMS.logs(shard), subject, sinceMs - BEFORE_MS, Number.POSITIVE_INFINITY))
-    if (partOf(message, STREAMS.logs(shard), shard, batch)?.envelope.part === part) return true;
-  return false;
-}
-
 function partOf(message: HeadersOnly, stream: string, shard: number, batch: string): FoundPart | undefined {
   if (message.header(HEADERS.batch) !== batch) return undefined;
   const envelope = readEnvelope(message.header);
@@ -125,7 +110,7 @@ export async function findDeadLetters(nc: NatsConnection, shard: number, tenant:
 }
 
 /** Headers of a stream's messages from a time on, through a consumer of its own that is deleted afterwards. Ends at the stream's end. */
-async function* scanHeaders(
+export async function* scanHeaders(
   nc: NatsConnection,
   stream: string,
   subject: string,

@@ -8,10 +8,13 @@ import { waitFor } from "../../lib/base/loop.ts";
 import { createTelemetry } from "../../lib/base/telemetry.ts";
 import type { ReleaseStep } from "../../lib/deferred/release.ts";
 import { runReleases } from "../../lib/deferred/release.ts";
-import { deferredByTenant } from "../../lib/streams/deferred.ts";
+import { HEADERS } from "../../lib/event/envelope.ts";
+import { newBatchId } from "../../lib/event/ids.ts";
+import { appender } from "../../lib/streams/append.ts";
+import { deferredAt, deferredByTenant } from "../../lib/streams/deferred.ts";
 import { readStream, streamState } from "../../lib/streams/read.ts";
 import { died, faultTest } from "./kit.ts";
-import { QuotaGateway } from "./over-quota-kit.ts";
+import { APPEND, QuotaGateway } from "./over-quota-kit.ts";
 import { relog } from "./relog.ts";
 
 /** So short that it protects nothing: what is once is so because it was looked for. */
@@ -95,6 +98,40 @@ faultTest(
   },
   { clickhouse: false },
 );
+
+for (const { name, windowMs, body, logs } of [
+  { name: "while its id is known", windowMs: 600_000, body: "same", logs: 1 },
+  { name: "when its id is long forgotten", windowMs: 1_000, body: "same", logs: 1 },
+  { name: "and another body is another call, while its id is known", windowMs: 600_000, body: "other", logs: 2 },
+  { name: "and another body is another call, when its id is long forgotten", windowMs: 1_000, body: "other", logs: 2 },
+])
+  faultTest(
+    `a call that was deferred and repeated at once at a gateway that did not know: ${name}`,
+    async (rig) => {
+      const gateway = rig.use(await QuotaGateway.open(rig.stack, { dedupeWindowMs: windowMs, messageBytesMax: 2_000 }));
+      gateway.decision.is("defer");
+      const { id } = (await gateway.post(lines("c"), "k")).json;
+      // What the other gateway stores is the same call as another batch.
+      const append = appender(gateway.nc, APPEND);
+      const repeat = newBatchId(Date.now());
+      const changed: Record<string, string> = { [HEADERS.batch]: repeat, ...(body === "same" ? {} : { [HEADERS.bodyHash]: "0" }) };
+      let lastMs = 0;
+      for (const [seq, part] of [1, 2, 3].entries()) {
+        const message = (await deferredAt(gateway.nc, seq + 1))!;
+        expect([message.header(HEADERS.batch), message.header(HEADERS.part)]).toEqual([id, `${part}/3`]);
+        const headers = message.pairs().map(([name, value]): [string, string] => [name, changed[name] ?? value]);
+        await append({ shard: Number(message.subject.split(".")[1]), tenant: "default", headers, payload: message.payload });
+        lastMs = message.storedMs;
+      }
+      await waitFor("the window to pass", async () => (windowMs > 1_000 || Date.now() - lastMs > windowMs ? true : undefined));
+      await using _ = gateway.releaser();
+      await emptied(gateway);
+      const found = (await inLogs(gateway)).flat();
+      const wanted = (logs === 1 ? [repeat] : [repeat, id]).flatMap((batch) => [1, 2, 3].map((part) => `${batch} ${part}/3`));
+      expect(found.toSorted()).toEqual(wanted.toSorted());
+    },
+    { clickhouse: false },
+  );
 
 faultTest("`relog deferred list` says what waits, of whom and until when", async (rig) => {
   const gateway = rig.use(await QuotaGateway.open(rig.stack, { messageBytesMax: 2_000 }));

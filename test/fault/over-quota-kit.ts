@@ -94,16 +94,19 @@ export class QuotaGateway implements AsyncDisposable {
   readonly health: Health;
   readonly admitted: Admission;
   readonly native: ReturnType<typeof nativeIngest>;
+  readonly #dedupeWindowMs: number;
   readonly #owned: AsyncDisposableStack;
 
   private constructor(
     nc: NatsConnection,
     decision: Decision,
     apps: Pick<QuotaGateway, "app" | "receipts" | "native" | "admitted" | "health">,
+    dedupeWindowMs: number,
     owned: AsyncDisposableStack,
   ) {
     [this.nc, this.decision, this.app, this.receipts] = [nc, decision, apps.app, apps.receipts];
     [this.native, this.admitted, this.health] = [apps.native, apps.admitted, apps.health];
+    this.#dedupeWindowMs = dedupeWindowMs;
     this.#owned = owned;
   }
 
@@ -137,7 +140,7 @@ export class QuotaGateway implements AsyncDisposable {
     const receipts = withContractErrors(answers, telemetry.log);
     const app = ingestApi(who, accept, admitted, BODY, telemetry, tenancy);
     const native = nativeIngest(who, accept, admitted, BODY, telemetry, tenancy);
-    return new QuotaGateway(nc, decision, { app, receipts, native, admitted, health }, undo.move());
+    return new QuotaGateway(nc, decision, { app, receipts, native, admitted, health }, all.dedupeWindowMs, undo.move());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -155,7 +158,8 @@ export class QuotaGateway implements AsyncDisposable {
   releasePorts(): ReleasePorts {
     const health = new Health();
     const telemetry = createTelemetry("scheduler", "silent", false);
-    const settings = { ...APPEND, shards: SHARDS, leaseMs: 2_000, deferGraceMs: STREAMS_OF_TEST.deferGraceMs, failpoint: "" };
+    const { deferGraceMs } = STREAMS_OF_TEST;
+    const settings = { ...APPEND, dedupeWindowMs: this.#dedupeWindowMs, shards: SHARDS, leaseMs: 2_000, deferGraceMs, failpoint: "" };
     return releasePorts({ nc: this.nc, settings, quota: this.decision, owner: `test/${randomUUID()}`, health, telemetry });
   }
 
