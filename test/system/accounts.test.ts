@@ -1,5 +1,6 @@
 // Accounts on a running installation: keys work and end everywhere, the commands need no query service, nobody starts blind.
 
+import { request } from "node:http";
 import { connect } from "nats";
 import { expect } from "vitest";
 import { newKey } from "../../lib/accounts/keys.ts";
@@ -24,6 +25,8 @@ const refusedEither = (gateway: Service, key: string) =>
   fetch(`${gateway.url}/v1/ingest`, { method: "POST", headers: { "x-api-key": key, "content-type": "image/png" }, body: "{}" });
 const query = (service: Service, key: string) => call(service, key, "POST /v1/query", "SELECT count() AS n FROM logs");
 const NEVER_MS = 5_000;
+/** Of a record whose rest comes later. */
+const BEGUN = '{"message":';
 
 async function untilStatus(ask: () => Promise<{ status: number }>, status: number): Promise<void> {
   await waitFor(`status ${status}`, async () => ((await ask()).status === status ? true : undefined), NEVER_MS, 5);
@@ -79,6 +82,42 @@ faultTest("a key works everywhere, sees its own tenant only, and ends everywhere
   });
   expect((await call(asked, undefined, "GET /docs")).body).toContain("<!doctype html>");
   expect((await call(asked, undefined, "GET /openapi.json")).body.openapi).toBe("3.1.0");
+});
+
+faultTest("a gateway that is leaving still hears of keys that end", async (rig) => {
+  const [gateway, stays, asked] = [await rig.gateway(), await rig.gateway(), await rig.service("query")];
+  expect((await call(asked, rig.key, "POST /v1/tenants", { tenant: "acme" })).status).toBe(201);
+  const { id, key } = (await call(asked, rig.key, "POST /v1/tenants/acme/keys", { scopes: ["ingest"] })).body;
+  await untilStatus(() => ingest(gateway, key), 200);
+  // Calls that are begun, and whose bodies come when it is closed to others.
+  const begun = Array.from({ length: 40 }, () => {
+    const call = request(`${gateway.url}/v1/ingest`, { method: "POST", agent: false, headers: { "x-api-key": key } });
+    call.write(BEGUN);
+    const status = new Promise<number | undefined>((resolve, reject) => {
+      call.on("response", (answer) => resolve(answer.resume().statusCode)).on("error", reject);
+    });
+    status.catch(() => undefined);
+    return { call, status };
+  });
+  const inFlight = async () => /^relog_ingest_bytes_in_flight\{.*\} (\d+)$/m.exec((await call(gateway, undefined, "GET /metrics")).body)?.[1];
+  await waitFor("the calls to be under way", async () => ((await inFlight()) === String(40 * BEGUN.length) ? true : undefined));
+  gateway.kill("SIGTERM");
+  await waitFor("the gateway to close", () =>
+    fetch(gateway.url).then(
+      () => undefined,
+      () => true as const,
+    ),
+  );
+  expect((await call(asked, rig.key, `DELETE /v1/tenants/acme/keys/${id}`)).status).toBe(200);
+  await untilStatus(() => ingest(stays, key), 401);
+  const statuses: (number | undefined)[] = [];
+  for (const { call, status } of begun) {
+    call.end('"m"}');
+    statuses.push(await status);
+    if (statuses.at(-1) === 401) break;
+  }
+  expect(statuses.at(-1)).toBe(401);
+  for (const { call } of begun.slice(statuses.length)) call.on("error", () => undefined).destroy();
 });
 
 faultTest("the commands work while the query service is down; hostile texts harm no terminal", async (rig) => {
