@@ -107,7 +107,7 @@ const LOOK_MS = 200;
 async function unaware(parts: Projection, seq: number, signal: AbortSignal): Promise<string[]> {
   const { nc, settings } = parts;
   const { site } = settings;
-  const patterns = [`checkpoint.${site}.>`, `rehydrate.${site}.>`, "rebuild-tenant.>", `retry.${site}.*`];
+  const patterns = [`checkpoint.${site}.>`, `rehydrate.${site}.>`, `rebuild-tenant.${site}.>`, `retry.${site}.*`];
   const keys = (await Promise.all(patterns.map((pattern) => keysOf(nc, pattern)))).flat();
   const found = await Promise.all(keys.map(async (key) => ((await isAware(parts, key, seq, signal)) ? [] : [key])));
   return found.flat().sort();

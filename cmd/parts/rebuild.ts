@@ -83,7 +83,7 @@ export function rebuilding(parts: Projection, settings: Values<typeof rebuildSet
     stream: (shard) => streamState(nc, STREAMS.logs(shard)),
     firstSeq: async (shard) => (await sourceOf(parts, shard, {}).first()).next,
     work: (work) => workers(parts, settings, work),
-    tenantCheckpoint: async (rebuild, shard) => (await checkpointOf(tenantKey(rebuild, shard)).read())?.value,
+    tenantCheckpoint: async (rebuild, shard) => (await checkpointOf(tenantKey(site, rebuild, shard)).read())?.value,
     async verify({ generation, spec }, signal) {
       // What has expired meanwhile is neither in the log's count nor, from now on, in the table.
       await sweepExpired(parts, closeUsage);
@@ -103,7 +103,7 @@ export function rebuilding(parts: Projection, settings: Values<typeof rebuildSet
     removeRows: (generation, tenant) => removeRows(clickhouse, generation, tenant, cluster),
     removalOf: (generation) => removalOf(clickhouse, generation),
     async forgetTenant(rebuild) {
-      for (let shard = 0; shard < shards; shard++) await forget(nc, tenantKey(rebuild, shard));
+      for (let shard = 0; shard < shards; shard++) await forget(nc, tenantKey(site, rebuild, shard));
     },
     failpoint: failpointFrom(parts.settings.failpoint, "rebuild-"),
   };
@@ -111,7 +111,7 @@ export function rebuilding(parts: Projection, settings: Values<typeof rebuildSet
 }
 
 /** The checkpoint of a tenant's rebuild: beside the live projection's. */
-const tenantKey = (rebuild: Rebuild, shard: number): string => `rebuild-tenant.${rebuild.id}.${shard}`;
+const tenantKey = (site: string, rebuild: Rebuild, shard: number): string => `rebuild-tenant.${site}.${rebuild.id}.${shard}`;
 
 function workers(parts: Projection, settings: Values<typeof rebuildSettings>, { rebuild, stored }: Work): Workers {
   const { spec, generation } = rebuild;
@@ -124,7 +124,7 @@ function workers(parts: Projection, settings: Values<typeof rebuildSettings>, { 
       stored,
       background: true,
       isFatal: (error) => error instanceof SequencesMissing || error instanceof ArchiveDamaged,
-      ...(spec.tenant === undefined ? {} : { key: tenantKey(rebuild, shard), end: rebuild.cuts[shard]! }),
+      ...(spec.tenant === undefined ? {} : { key: tenantKey(parts.settings.site, rebuild, shard), end: rebuild.cuts[shard]! }),
     };
     return shardWorker(parts, generation, shard, [leave, abandon], otherwise).run();
   };
