@@ -1,5 +1,7 @@
 import { expect, it } from "vitest";
+import { RelogError } from "../base/errors.ts";
 import type { Envelope, StoredMessage } from "../event/envelope.ts";
+import { ControlReplaced } from "../streams/control.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import type { Verdict } from "./message.ts";
 import { boundedByTenants, knowAsMuch, PLAN_TENANTS_MAX, passDeleted, planOf, sayKnown } from "./tenants.ts";
@@ -85,10 +87,17 @@ it("an owner that knows less than the one before it learns first", async () => {
   expect(level.position()).toBe(5);
 });
 
-it("a new seat learns all there is", async () => {
+it("a new seat learns all there is, or nothing begins; a CONTROL that was made again has nothing to teach", async () => {
   const here = rules();
   await knowAsMuch(claimed(undefined), here);
   expect(here.position()).toBe(9);
+  const failing = (cause: Error) => ({
+    ...rules(),
+    refresh: () => Promise.reject(new RelogError("stream_unavailable", "the accounts cannot be read", { cause, retryAfterS: 2 })),
+  });
+  await expect(knowAsMuch(claimed(undefined), failing(new Error("503")))).rejects.toThrow("cannot be read");
+  await expect(knowAsMuch(claimed(9), failing(new ControlReplaced("again")))).rejects.toThrow("cannot be read");
+  await knowAsMuch(claimed(undefined), failing(new ControlReplaced("again")));
 });
 
 it("an idle owner says what it knows, once, and never while a plan of before is open", async () => {

@@ -7,6 +7,7 @@
 import { newBatchId } from "../event/ids.ts";
 import type { Classes, Policy } from "../event/retention.ts";
 import { classesOf } from "../event/retention.ts";
+import { isControlReplaced } from "../streams/control.ts";
 import type { Claim } from "../streams/lease.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import type { Verdict } from "./message.ts";
@@ -51,11 +52,16 @@ export function planOf(from: number, gathered: readonly Verdict[], rules: Tenant
 
 /**
  * Learns as much of the accounts as an earlier owner knew: what that one has left out must not be stored by this one. A seat that is
- * new learns all there is: whoever deleted a tenant has not waited for it.
+ * new learns all there is: whoever deleted a tenant has not waited for it. When NATS was lost with all it held, what is known is all.
  */
 export async function knowAsMuch(claim: Pick<Claim<Checkpoint>, "value">, rules: TenantRules): Promise<void> {
   const { accounts } = claim.value;
-  if (accounts === undefined || accounts > rules.position()) await rules.refresh();
+  if (accounts !== undefined && accounts <= rules.position()) return;
+  try {
+    await rules.refresh();
+  } catch (error) {
+    if (accounts !== undefined || !isControlReplaced(error)) throw error;
+  }
 }
 
 /** Lets the checkpoint of an idle owner say how much is known, when that is more than it says. */

@@ -30,6 +30,7 @@ const POLL_MS = 1_000;
 const HINT_DELAYS_MS = [5, 20, 60, 150] as const;
 const REPLICA_LAG_MS = 20;
 const UNAVAILABLE_RETRY_S = 2;
+const REPLACED = "CONTROL was made again; restart this process to read the new one";
 
 /** The tenant whose account a message of CONTROL is about; undefined when it is about none. */
 export function accountOf(subject: string): string | undefined {
@@ -59,6 +60,14 @@ export async function appendAccount(
       throw new RelogError("stream_full", `CONTROL takes no more: ${error.message}`, { cause: error });
     return "unknown";
   }
+}
+
+/** There is another CONTROL now than the one that was read: what is known stays, and nothing of the new one is learnt. */
+export class ControlReplaced extends Error {}
+
+/** Whether reading the accounts failed because the stream was made again. */
+export function isControlReplaced(error: unknown): boolean {
+  return error instanceof RelogError && error.cause instanceof ControlReplaced;
 }
 
 /** Reads the accounts of CONTROL, in order and each message once. */
@@ -105,7 +114,7 @@ class Reader implements AccountsReader {
       const known = this.#next - 1;
       const { created, lastSeq } = await this.#ask((timeoutMs) => streamState(this.#nc, STREAMS.control, timeoutMs));
       this.#created ??= created;
-      if (created !== this.#created || lastSeq < known) throw new Error("CONTROL was made again; restart this process to read the new one");
+      if (created !== this.#created || lastSeq < known) throw new ControlReplaced(REPLACED);
       await this.#read(lastSeq);
     } catch (cause) {
       const text = `the accounts cannot be read: ${messageOf(cause)}`;
