@@ -43,8 +43,15 @@ export const gapSettings = {
 const FINISH_MS = 2_000;
 const NEVER = new AbortController().signal;
 
-/** What counting drops and closing gaps need of a connection. */
-export function openGapPorts(nc: NatsConnection, shards: number, append: Append, stored: GapPorts["stored"], clock: Clock): GapPorts {
+/** What counting drops and closing gaps need of a connection. @param signal ends a look at what is stored already */
+export function openGapPorts(
+  nc: NatsConnection,
+  shards: number,
+  append: Append,
+  stored: GapPorts["stored"],
+  clock: Clock,
+  signal = NEVER,
+): GapPorts {
   return {
     register: (key) => register<OpenGap>(nc, key),
     keys: () => keysOf(nc, GAP_KEYS),
@@ -52,7 +59,7 @@ export function openGapPorts(nc: NatsConnection, shards: number, append: Append,
     append,
     lastSeq: (shard) => lastSeqOf(nc, shard),
     isStored: async (shard, tenant, batch, seq) =>
-      (await storedBehind(nc, shard, tenant, new Set([partName(batch, 1)]), seq, NEVER)).size > 0,
+      (await storedBehind(nc, shard, tenant, new Set([partName(batch, 1)]), seq, signal)).size > 0,
     stored,
     shards,
     clock,
@@ -77,14 +84,14 @@ export async function openOverQuota(
 ): Promise<OverQuota & AsyncDisposable> {
   const backlog = new Backlog(() => deferredByTenant(nc), clock);
   await backlog.begin(health, signal);
-  const ports = openGapPorts(nc, settings.shards, append, (message) => quotas.stored(message), clock);
-  const gaps = new Gaps(ports, settings.gapIntervalMs);
+  const portsUntil = (until?: AbortSignal) => openGapPorts(nc, settings.shards, append, (message) => quotas.stored(message), clock, until);
+  const gaps = new Gaps(portsUntil(), settings.gapIntervalMs);
   const leave = new AbortController();
   const report = (why: string | undefined): void => health.warn("gaps", why);
   const work = [
     backlog.follow(health, leave.signal),
     gaps.follow(report, leave.signal),
-    sweepGaps(ports, (why) => health.warn("gaps of others", why), leave.signal),
+    sweepGaps(portsUntil(leave.signal), (why) => health.warn("gaps of others", why), leave.signal),
   ];
   const over = overQuota(
     {
@@ -155,12 +162,13 @@ export function releasePorts({ nc, settings, quota, owner, telemetry, clock = sy
 export function deferredJobs(parts: ReleaseParts): Job[] {
   const { nc, settings, quota, health, telemetry, clock = systemClock } = parts;
   const ports = releasePorts(parts);
-  const gaps = openGapPorts(nc, settings.shards, appender(nc, settings), (message) => quota.stored(message), clock);
+  const append = appender(nc, settings);
+  const gaps = (signal: AbortSignal) => openGapPorts(nc, settings.shards, append, (message) => quota.stored(message), clock, signal);
   deferredMetrics(telemetry, clock, () => deferredState(nc));
   return [
     { name: "deferred-release", run: (signal) => runReleases(ports, settings.deferGraceMs, signal) },
     { name: "deferred-watch", run: (signal) => watchDeferred(health, () => deferredState(nc), signal) },
-    { name: "gaps", run: (signal) => sweepGaps(gaps, (why) => health.warn("gaps", why), signal) },
+    { name: "gaps", run: (signal) => sweepGaps(gaps(signal), (why) => health.warn("gaps", why), signal) },
   ];
 }
 

@@ -42,7 +42,7 @@ export function backgroundJobs(parts: Projection, settings: Settings, background
   const { control, ports } = rebuilds;
   const objects = openObjectStore(settings);
   const usage = usageClosing(parts, settings.usageEveryMs, telemetry);
-  const sweep = () => sweepExpired(parts, usage.close);
+  const sweep = () => sweepExpired(parts, usage.closeDaily);
   const erasures = erasing(parts, accounts.directory, accounts.run, usage.close, settings.archiveKeepMs);
   return [
     { name: "rebuild", run: (signal) => runRebuilds(control, ports, owner, log, signal) },

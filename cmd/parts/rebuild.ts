@@ -62,7 +62,7 @@ export function rebuilding(parts: Projection, settings: Values<typeof rebuildSet
   const own = ownerOf(parts);
   const dropGeneration = dropperOf(parts);
   const closer = closerOf(parts);
-  const closeUsage = async (): Promise<void> => void (await closer());
+  const closeUsage = async (): Promise<void> => void (await closer(true));
   const control: ControlPorts = {
     register: register<Rebuild>(nc, rebuildKey(site)),
     generations,

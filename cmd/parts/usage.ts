@@ -1,7 +1,7 @@
 // How usage is put together: closing it in the scheduler, answering about it in the query service and the commands.
 
 import type { Directory } from "../../lib/accounts/directory.ts";
-import { systemClock } from "../../lib/base/clock.ts";
+import { DAY_MS, systemClock } from "../../lib/base/clock.ts";
 import { every } from "../../lib/base/loop.ts";
 import type { Telemetry } from "../../lib/base/telemetry.ts";
 import { STREAMS } from "../../lib/event/envelope.ts";
@@ -27,8 +27,10 @@ const MESSAGE_BYTES_MAX = 8 * 2 ** 20;
 
 export interface UsageClosing {
   readonly job: Job;
-  /** Takes over what the tables hold, before something is removed from them. */
+  /** Takes over all that the tables hold, before something is removed from them. */
   close(): Promise<void>;
+  /** As close, all of it once a day only: expired days leave at the day's turn. */
+  closeDaily(): Promise<void>;
 }
 
 /** What takes over the usage that the live generation of the parts' site counts. */
@@ -51,8 +53,8 @@ export function usageClosing(parts: Projection, everyMs: number, telemetry: Tele
     gauge.set(closedMs / 1_000),
   );
   const closer = closerOf(parts);
-  async function close(): Promise<void> {
-    const closed = await closer();
+  async function close(whole: boolean): Promise<void> {
+    const closed = await closer(whole);
     if (closed === undefined) return;
     closedMs = closed.untilMs;
     if (closed.rows > 0) log.debug(closed, "usage is taken over");
@@ -60,10 +62,16 @@ export function usageClosing(parts: Projection, everyMs: number, telemetry: Tele
   async function turn(signal: AbortSignal): Promise<void> {
     const lease = { register: register<Leased>(nc, leaseKey(settings.site)), clock: systemClock, owner, leaseMs: settings.leaseMs };
     await using claim = await acquire(lease, async () => ({ owner, writes: 0 }), signal);
-    if (claim !== undefined) await every(everyMs, close, AbortSignal.any([signal, claim.lost]));
+    if (claim !== undefined) await every(everyMs, () => close(false), AbortSignal.any([signal, claim.lost]));
   }
+  let wholeDay: number | undefined;
   return {
-    close,
+    close: () => close(true),
+    async closeDaily() {
+      const day = Math.floor(systemClock.now() / DAY_MS);
+      await close(day !== wholeDay);
+      wholeDay = day;
+    },
     job: {
       name: "usage",
       async run(signal) {

@@ -3,10 +3,19 @@
 import type { Context } from "hono";
 import { RelogError } from "./errors.ts";
 
+/** Under this name a request's context has what is asked again when its body is there: a key may have been revoked meanwhile. */
+export const STILL_ALLOWED = "stillAllowed";
+
+declare module "hono" {
+  interface ContextVariableMap {
+    [STILL_ALLOWED]: () => Promise<unknown>;
+  }
+}
+
 /**
  * Reads the body of a request.
  * @param setting names what moves the bound; empty when nothing does
- * @throws RelogError body_too_large as soon as it is more than `bytesMax` bytes
+ * @throws RelogError body_too_large as soon as it is more than `bytesMax` bytes; what `STILL_ALLOWED` throws
  */
 export async function readBody(c: Context, bytesMax: number, setting = ""): Promise<Buffer> {
   const tooLarge = (): RelogError =>
@@ -19,5 +28,6 @@ export async function readBody(c: Context, bytesMax: number, setting = ""): Prom
     if (size > bytesMax) throw tooLarge();
     chunks.push(chunk);
   }
+  await (c.get(STILL_ALLOWED) as (() => Promise<unknown>) | undefined)?.();
   return Buffer.concat(chunks);
 }

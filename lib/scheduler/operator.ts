@@ -1,8 +1,9 @@
 // What operators ask of the scheduler over HTTP.
 //
-// Promises: nothing here answers without the key of an operator of the installation.
+// Promises: nothing here answers without the key of an operator of the installation, which lives when a body that it sends is there.
 
 import { Hono } from "hono";
+import { STILL_ALLOWED } from "../base/body.ts";
 import type { Authenticate } from "../base/principal.ts";
 import { authorizeOperator } from "../base/principal.ts";
 import type { JobReport } from "./jobs.ts";
@@ -18,7 +19,9 @@ export function jobRoutes(report: () => JobReport[]): Hono {
 export function operatorApi(authenticate: Authenticate, routes: readonly Hono[]): Hono {
   const app = new Hono();
   app.use(async (c, next) => {
-    await authorizeOperator(authenticate, (name) => c.req.header(name));
+    const operator = () => authorizeOperator(authenticate, (name) => c.req.header(name));
+    await operator();
+    c.set(STILL_ALLOWED, operator);
     await next();
   });
   for (const one of routes) app.route("/", one);

@@ -1,5 +1,6 @@
 import { Hono } from "hono";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { readBody } from "../base/body.ts";
 import { systemClock } from "../base/clock.ts";
 import { Health } from "../base/health.ts";
 import { withContractErrors } from "../base/http.ts";
@@ -160,4 +161,35 @@ it.each<[key: string | undefined, path: string, status: number, code: string | u
   if (path === "/v1/jobs" && status === 200)
     expect(body.jobs).toEqual([{ name: "steady", state: "running", since: expect.stringMatching(/Z$/), failures: 0 }]);
   await running[Symbol.asyncDispose]();
+});
+
+it("a key that ends between the headers of a call and its body does nothing any more", async () => {
+  let alive = true;
+  const authenticate = () => (alive ? { tenant: "default", keyId: "k", scopes: ["admin"] as const, operator: true } : undefined);
+  const done: string[] = [];
+  const routes = new Hono().post("/v1/do", async (c) => {
+    done.push((await readBody(c, 100)).toString());
+    return c.json({});
+  });
+  const { log } = createTelemetry("test", "silent", false);
+  const app = withContractErrors(new Hono().route("/", operatorApi(authenticate, [routes])), log);
+  const send = (before: () => void) => {
+    const body = new ReadableStream<Uint8Array>(
+      {
+        pull(controller) {
+          before();
+          controller.enqueue(Buffer.from("do it"));
+          controller.close();
+        },
+      },
+      { highWaterMark: 0 },
+    );
+    return app.request("/v1/do", { method: "POST", headers: { "x-api-key": "k" }, body, duplex: "half" } as RequestInit);
+  };
+  expect([(await send(() => undefined)).status, done]).toEqual([200, ["do it"]]);
+  const end = (): void => {
+    alive = false;
+  };
+  expect((await send(end)).status).toBe(401);
+  expect(done).toEqual(["do it"]);
 });

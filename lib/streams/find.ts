@@ -109,13 +109,17 @@ export async function findDeadLetters(nc: NatsConnection, shard: number, tenant:
   return found;
 }
 
-/** Headers of a stream's messages from a time on, through a consumer of its own that is deleted afterwards. Ends at the stream's end. */
+/**
+ * Headers of a stream's messages from a time on, through a consumer of its own that is deleted afterwards. Ends at the stream's end.
+ * @param whole throws when a fetch brings less than there is, instead of going on without it
+ */
 export async function* scanHeaders(
   nc: NatsConnection,
   stream: string,
   subject: string,
   fromMs: number,
   scannedMax = SCANNED_MAX,
+  whole = false,
 ): AsyncGenerator<HeadersOnly> {
   const manager = await nc.jetstreamManager({ checkAPI: false });
   const made = manager.consumers.add(stream, {
@@ -142,7 +146,8 @@ export async function* scanHeaders(
       if (pending === 0) return;
       // A fetch is taken to its end: one that is left early may lose messages.
       const batch: HeadersOnly[] = [];
-      for await (const message of await handle.fetch({ max_messages: Math.min(FETCH_MESSAGES, pending), expires: FETCH_WAIT_MS })) {
+      const wanted = Math.min(FETCH_MESSAGES, pending);
+      for await (const message of await handle.fetch({ max_messages: wanted, expires: FETCH_WAIT_MS })) {
         const header = message.headers;
         batch.push({
           seq: message.seq,
@@ -151,6 +156,7 @@ export async function* scanHeaders(
           header: (name) => header?.get(name) ?? "",
         });
       }
+      if (whole && batch.length < wanted) throw new Error(`${stream} gave ${batch.length} of ${wanted} messages; it is asked again later`);
       scanned += batch.length;
       yield* batch;
       if (batch.length === 0) return;

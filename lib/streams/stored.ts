@@ -59,7 +59,7 @@ export interface CallMessage {
 /**
  * A tenant's messages that a LOGS stream stored between two times and that have one of some de-duplication ids.
  * @param fromMs and toMs, milliseconds since the epoch, by the servers' clocks; not the last seconds, where a replica may lag
- * @throws NatsError
+ * @throws NatsError, or Error when not all of it came
  */
 export async function storedUnder(
   nc: NatsConnection,
@@ -70,7 +70,8 @@ export async function storedUnder(
   toMs: number,
 ): Promise<Map<string, CallMessage[]>> {
   const found = new Map<string, CallMessage[]>();
-  for await (const message of scanHeaders(nc, STREAMS.logs(shard), SUBJECTS.logs(shard, tenant), fromMs, Number.POSITIVE_INFINITY)) {
+  const subject = SUBJECTS.logs(shard, tenant);
+  for await (const message of scanHeaders(nc, STREAMS.logs(shard), subject, fromMs, Number.POSITIVE_INFINITY, true)) {
     if (message.storedMs > toMs) break;
     const id = message.header(HEADERS.messageId);
     if (ids.has(id)) found.set(id, [...(found.get(id) ?? []), message]);

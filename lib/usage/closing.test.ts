@@ -58,6 +58,9 @@ it("takes all there is the first time, then the last hours, and every hour the l
   expect(await sinceOf(T0 + MINUTE)).toBe("2026-03-02T07:46");
   expect(await sinceOf(T0 + 61 * MINUTE)).toBe("2026-02-22T10:46");
   expect(await sinceOf(T0 + 62 * MINUTE)).toBe("2026-03-02T08:47");
+  // Before rows leave the tables everything counts, however late it came.
+  await close(true);
+  expect(calls.at(-1)![1]).toBe("1970-01-01T00:00");
   // Nobody closed for twenty days.
   expect(await sinceOf(T0 + 20 * 1_440 * MINUTE)).toBe("2026-03-02T10:30");
 });

@@ -43,11 +43,11 @@ export interface Closed {
   readonly untilMs: number;
 }
 
-/** @returns closes what can be closed; undefined when there is nothing to close from */
-export function usageCloser(ports: ClosingPorts): () => Promise<Closed | undefined> {
+/** @returns closes what can be closed, with `whole` however late it came; undefined when there is nothing to close from */
+export function usageCloser(ports: ClosingPorts): (whole?: boolean) => Promise<Closed | undefined> {
   const { store } = ports;
   let lookedFarMs = Number.NEGATIVE_INFINITY;
-  return async () => {
+  return async (whole = false) => {
     const generation = await ports.generation();
     const why = await store.lacking(generation);
     ports.onLacking(why);
@@ -59,9 +59,9 @@ export function usageCloser(ports: ClosingPorts): () => Promise<Closed | undefin
     const untilMs = Math.max(before, Math.floor((projectedMs - MARGIN_MS) / QUARTER_MS) * QUARTER_MS);
     const far = nowMs - lookedFarMs >= FAR_EVERY_MS;
     // Nobody closed for long, or ever: from where it was left.
-    const sinceMs = Math.max(0, Math.min(before, nowMs - (far ? FAR_MS : RECENT_MS)) - QUARTER_MS);
+    const sinceMs = whole ? 0 : Math.max(0, Math.min(before, nowMs - (far ? FAR_MS : RECENT_MS)) - QUARTER_MS);
     const rows = await store.close(generation, sinceMs, untilMs);
-    if (far) lookedFarMs = nowMs;
+    if (far || whole) lookedFarMs = nowMs;
     return { rows, untilMs };
   };
 }

@@ -99,7 +99,8 @@ faultTest("a gateway that is leaving still hears of keys that end", async (rig) 
     status.catch(() => undefined);
     return { call, status };
   });
-  const inFlight = async () => /^relog_ingest_bytes_in_flight\{.*\} (\d+)$/m.exec((await call(gateway, undefined, "GET /metrics")).body)?.[1];
+  const inFlight = async () =>
+    /^relog_ingest_bytes_in_flight\{.*\} (\d+)$/m.exec((await call(gateway, undefined, "GET /metrics")).body)?.[1];
   await waitFor("the calls to be under way", async () => ((await inFlight()) === String(40 * BEGUN.length) ? true : undefined));
   gateway.kill("SIGTERM");
   await waitFor("the gateway to close", () =>
