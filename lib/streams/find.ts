@@ -111,14 +111,13 @@ export async function findDeadLetters(nc: NatsConnection, shard: number, tenant:
 
 /**
  * Headers of a stream's messages from a time on, through a consumer of its own that is deleted afterwards. Ends at the stream's end.
- * @param whole throws when a fetch brings less than there is, instead of going on without it
+ * @param whole reads without a bound, and throws when a fetch brings less than there is instead of ending there
  */
 export async function* scanHeaders(
   nc: NatsConnection,
   stream: string,
   subject: string,
   fromMs: number,
-  scannedMax = SCANNED_MAX,
   whole = false,
 ): AsyncGenerator<HeadersOnly> {
   const manager = await nc.jetstreamManager({ checkAPI: false });
@@ -141,7 +140,7 @@ export async function* scanHeaders(
   if (consumer === undefined) return;
   try {
     const handle = await nc.jetstream().consumers.get(stream, consumer.name);
-    for (let scanned = 0; scanned < scannedMax; ) {
+    for (let scanned = 0; whole || scanned < SCANNED_MAX; ) {
       const { num_pending: pending } = await handle.info();
       if (pending === 0) return;
       // A fetch is taken to its end: one that is left early may lose messages.

@@ -1,22 +1,17 @@
 // What a stream has stored already, asked of a real one.
 
 import type { NatsConnection } from "nats";
-import { connect, headers } from "nats";
+import { headers } from "nats";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { startStack } from "../devstack/stack.ts";
 import { HEADERS, STREAMS } from "../event/envelope.ts";
 import { lastSeqOf, messageAt, partName, storedBehind, storedUnder } from "./stored.ts";
-import { reconcile, topology } from "./topology.ts";
+import { testStreams } from "./testing.ts";
 
 const never = new AbortController().signal;
 const stack = new AsyncDisposableStack();
 let nc: NatsConnection;
 beforeAll(async () => {
-  const engines = stack.use(await startStack({ env: process.env, clickhouse: false }));
-  nc = await connect({ servers: engines.natsUrl, user: engines.natsUser, pass: engines.natsPassword, noAsyncTraces: true });
-  stack.defer(() => nc.close());
-  const limits = { streamBytesMax: 2 ** 26, streamAgeMaxMs: 86_400_000, deadLetterBytesMax: 2 ** 20, dedupeWindowMs: 100 };
-  await reconcile(nc, topology({ shards: 1, replicas: 1, ...limits }));
+  nc = stack.use(await testStreams(100)).nc;
 }, 60_000);
 afterAll(() => stack.disposeAsync());
 

@@ -71,7 +71,7 @@ export async function storedUnder(
 ): Promise<Map<string, CallMessage[]>> {
   const found = new Map<string, CallMessage[]>();
   const subject = SUBJECTS.logs(shard, tenant);
-  for await (const message of scanHeaders(nc, STREAMS.logs(shard), subject, fromMs, Number.POSITIVE_INFINITY, true)) {
+  for await (const message of scanHeaders(nc, STREAMS.logs(shard), subject, fromMs, true)) {
     if (message.storedMs > toMs) break;
     const id = message.header(HEADERS.messageId);
     if (ids.has(id)) found.set(id, [...(found.get(id) ?? []), message]);

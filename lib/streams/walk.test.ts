@@ -1,13 +1,12 @@
 // Walking real streams: in order, whole, and with a reason for whatever is not there.
 
 import type { NatsConnection } from "nats";
-import { connect, headers } from "nats";
+import { headers } from "nats";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { startStack } from "../devstack/stack.ts";
 import type { StoredMessage } from "../event/envelope.ts";
 import { HEADERS, STREAMS } from "../event/envelope.ts";
 import { parker } from "./dead.ts";
-import { reconcile, topology } from "./topology.ts";
+import { testStreams } from "./testing.ts";
 import type { Letter, Walked } from "./walk.ts";
 import { liveLog, walkLetters, walkStream } from "./walk.ts";
 
@@ -17,11 +16,7 @@ const signal = new AbortController().signal;
 const stack = new AsyncDisposableStack();
 let nc: NatsConnection;
 beforeAll(async () => {
-  const engines = stack.use(await startStack({ env: process.env, clickhouse: false }));
-  nc = await connect({ servers: engines.natsUrl, user: engines.natsUser, pass: engines.natsPassword, noAsyncTraces: true });
-  stack.defer(() => nc.close());
-  const limits = { streamBytesMax: 2 ** 26, streamAgeMaxMs: 86_400_000, deadLetterBytesMax: 2 ** 20, dedupeWindowMs: 600_000 };
-  await reconcile(nc, topology({ shards: 1, replicas: 1, ...limits }));
+  nc = stack.use(await testStreams(600_000)).nc;
   const jetstream = nc.jetstream();
   for (let at = 0; at < MESSAGES; at += 500)
     await Promise.all(
