@@ -21,7 +21,7 @@ import type { NatsConnection } from "../../lib/streams/connection.ts";
 import { gossip } from "../../lib/streams/gossip.ts";
 
 const USAGE_SUBJECT = "relog.used.limits";
-const FLUSH_EVERY_MS = 1_000;
+const NAMES_SUBJECT = "relog.used.names";
 const SWEEP_EVERY_MS = 60_000;
 const MALFORMED_HELP = "messages of other processes' usage that could not be read";
 
@@ -30,9 +30,13 @@ const processName = (): string => `${hostname()}/${process.pid}/${randomUUID()}`
 /** Where the names of a tenant's attributes are remembered. */
 export const namesKey = (tenant: string): string => `names.${tenant}`;
 
-function namesPorts(nc: NatsConnection): NamesPorts {
+function namesPorts(nc: NatsConnection, tell: NamesPorts["tell"]): NamesPorts {
   const seat = (tenant: string) => register<NamesOfDay>(nc, namesKey(tenant));
-  return { read: (tenant) => seat(tenant).read(), write: (tenant, value, revision) => seat(tenant).write(value, revision) };
+  return {
+    read: (tenant) => seat(tenant).read(),
+    write: (tenant, value, revision) => seat(tenant).write(value, revision),
+    tell,
+  };
 }
 
 /** The limits of what comes in, as a gateway acts on them. */
@@ -54,23 +58,29 @@ export function openGatewayLimits(
   const rates = new Rates(lookup, defaults, systemClock.monotonicMs);
   const malformed = counter("relog_limits_malformed_total", MALFORMED_HELP);
   gauge("relog_limits_owners", "tenants and keys with buckets in memory", [], (one) => one.set(rates.size));
-  const names = new AttributeNames(lookup, defaults, namesPorts(nc), systemClock, from, (error) =>
-    health.warn("attribute names", messageOf(error)),
+  const names = new AttributeNames(
+    lookup,
+    defaults,
+    namesPorts(nc, (tenant) => namesTold.tell(`${from} ${tenant}`)),
+    systemClock,
+    from,
+    (why) => health.warn("attribute names", why === undefined ? undefined : messageOf(why)),
   );
+  const namesTold = gossip(nc, NAMES_SUBJECT, log, (text) => {
+    const [by, tenant] = text.split(" ");
+    if (tenant === undefined) malformed.inc();
+    else if (by !== from) names.heard(tenant);
+  });
   const told = gossip(nc, USAGE_SUBJECT, log, (text) => {
     if (!debitUsage(rates, from, text)) malformed.inc();
   });
   const tell = (): void => {
     for (const text of usageMessages(rates, from)) told.tell(text);
   };
-  const flush = async (): Promise<void> => {
-    health.warn("attribute names", undefined);
-    await names.flush();
-  };
   const end = new AbortController();
   const running = Promise.all([
     every(TELL_EVERY_MS, async () => tell(), end.signal),
-    every(FLUSH_EVERY_MS, flush, end.signal),
+    names.run(end.signal),
     every(SWEEP_EVERY_MS, async () => rates.sweep(), end.signal),
   ]);
   return {
@@ -81,7 +91,7 @@ export function openGatewayLimits(
       await running;
       tell();
       told[Symbol.dispose]();
-      await flush();
+      namesTold[Symbol.dispose]();
     },
   };
 }

@@ -10,7 +10,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
-import { sleep } from "../base/loop.ts";
+import { Bell, sleep } from "../base/loop.ts";
 import type { Account } from "./account.ts";
 import type { Directory } from "./directory.ts";
 import type { NatsAccess } from "./nats.ts";
@@ -53,7 +53,7 @@ export class Guard<C extends OpenConnection> {
   readonly #due = new Map<string, readonly number[]>([[ALL, [0]]]);
   /** Names whose key is not known -> since when. */
   #strangers: ReadonlyMap<string, number> = new Map();
-  #wake = new AbortController();
+  readonly #wake = new Bell();
 
   constructor(access: Pick<NatsAccess, "hold" | "touched">, ports: GuardPorts<C>, clock: Pick<Clock, "now" | "monotonicMs">) {
     this.#access = access;
@@ -72,8 +72,7 @@ export class Guard<C extends OpenConnection> {
         this.#ports.state(messageOf(error));
         await sleep(RETRY_MS, signal);
       }
-      this.#wake = new AbortController();
-      await sleep(this.#waitMs(), AbortSignal.any([signal, this.#wake.signal]));
+      await this.#wake.wait(this.#waitMs(), signal);
     }
   }
 
@@ -81,7 +80,7 @@ export class Guard<C extends OpenConnection> {
   changed(before: Account): void {
     const now = this.#clock.monotonicMs();
     for (const name of this.#access.touched(before)) this.#plan(name, ...LOOKS_MS.map((afterMs) => now + afterMs));
-    this.#wake.abort();
+    this.#wake.ring();
   }
 
   /** Does what is due. What cannot be done stays due. @throws what the ports throw */

@@ -72,3 +72,25 @@ export async function waitFor<T>(
 export async function every(ms: number, work: () => Promise<void>, signal: AbortSignal): Promise<void> {
   for (; !signal.aborted; await sleep(ms, signal)) await work();
 }
+
+/** Wakes a loop that waits. A ring while nobody waits is heard by the next wait. */
+export class Bell {
+  #rung = new AbortController();
+
+  ring(): void {
+    this.#rung.abort();
+  }
+
+  /** Waits for a ring, `ms` milliseconds at most, or until the signal aborts. @returns whether it rang, or the signal aborted */
+  async wait(ms: number, signal: AbortSignal): Promise<boolean> {
+    const ring = (): void => this.ring();
+    signal.addEventListener("abort", ring);
+    try {
+      await sleep(signal.aborted ? 0 : ms, this.#rung.signal);
+      return this.#rung.signal.aborted || signal.aborted;
+    } finally {
+      signal.removeEventListener("abort", ring);
+      this.#rung = new AbortController();
+    }
+  }
+}

@@ -2,6 +2,7 @@
 
 import { expect, it } from "vitest";
 import { DAY_MS } from "../base/clock.ts";
+import { waitFor } from "../base/loop.ts";
 import type { NamesOfDay, NamesPorts } from "./names.ts";
 import { AttributeNames } from "./names.ts";
 import { lookupOf, NO_DEFAULTS } from "./testing.ts";
@@ -14,6 +15,14 @@ class Seats implements NamesPorts {
   readonly values = new Map<string, { value: NamesOfDay; revision: number }>();
   fails = false;
   writes = 0;
+  /** Who is told that a register has more. */
+  readonly listeners: AttributeNames[] = [];
+  told = 0;
+
+  tell(tenant: string): void {
+    this.told++;
+    for (const names of this.listeners) names.heard(tenant);
+  }
 
   async read(tenant: string) {
     if (this.fails) throw new Error("away");
@@ -32,9 +41,9 @@ class Seats implements NamesPorts {
 function house(limits: Record<string, Limits>, seats = new Seats(), clock = { ms: NOON_MS }) {
   const faults: unknown[] = [];
   const made = (by: string): AttributeNames =>
-    new AttributeNames(lookupOf(limits), NO_DEFAULTS, seats, { now: () => clock.ms, monotonicMs: () => clock.ms }, by, (error) =>
-      faults.push(error),
-    );
+    new AttributeNames(lookupOf(limits), NO_DEFAULTS, seats, { now: () => clock.ms, monotonicMs: () => clock.ms }, by, (error) => {
+      if (error !== undefined) faults.push(error);
+    });
   const admitted = async (names: AttributeNames, asked: readonly string[], tenant = "a"): Promise<string[]> => {
     const day = await names.of(tenant);
     return asked.filter((name) => day.admits(name));
@@ -66,6 +75,38 @@ it("processes agree after a flush: who was slower loses the names for which ther
   expect(await admitted(p, ["5"])).toEqual(["5"]);
   await p.flush();
   expect(await admitted(p, ["1", "2", "3", "4", "5"])).toEqual(["1", "2", "3"]);
+});
+
+it("who is told of another's names knows them before it admits names of its own; what is in the register stays", async () => {
+  const { made, admitted, seats } = house({ a: { attribute_names_per_day: 3 } });
+  const [p, q] = [made("p"), made("q")];
+  seats.listeners.push(p, q);
+  const end = new AbortController();
+  const running = [p.run(end.signal), q.run(end.signal)];
+  expect(await admitted(q, ["1"])).toEqual(["1"]);
+  await waitFor("the first name", () => seats.told === 1 || undefined);
+  expect(await admitted(p, ["1", "2", "3"])).toEqual(["1", "2", "3"]);
+  await waitFor("the others", () => seats.told === 2 || undefined);
+  await q.flush();
+  expect(await admitted(q, ["4", "3", "2", "1"])).toEqual(["3", "2", "1"]);
+  // What is new at the end is written too.
+  expect(await admitted(p, ["x"], "b")).toEqual(["x"]);
+  end.abort();
+  await Promise.all(running);
+  expect(await admitted(made("r"), ["4", "3", "2", "1"])).toEqual(["3", "2", "1"]);
+  expect(seats.values.get("b")!.value.by).toBe("p");
+});
+
+it("what is written while a register is being read is read again", async () => {
+  const { made, admitted, seats } = house({ a: { attribute_names_per_day: 1 } });
+  const [p, q] = [made("p"), made("q")];
+  seats.listeners.push(q);
+  const loading = q.of("a");
+  await admitted(p, ["1"]);
+  await p.flush();
+  expect((await loading).admits("2")).toBe(true);
+  await q.flush();
+  expect(await admitted(q, ["2", "1"])).toEqual(["1"]);
 });
 
 it("processes that write at once are all in the register", async () => {

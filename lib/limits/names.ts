@@ -1,14 +1,18 @@
 // Which names of attributes a tenant has had today, so that a day has only so many.
 //
 // Promises: the hot path asks memory; the day's names are in a register for each tenant, read when a process meets the tenant for
-// the first time in a UTC day, and merged into it within about a second of new ones: what all gateways agree on is there, also
-// after a restart. Two gateways that both admit the last name at once are one name over for that second; then the register
-// decides. Kept are hashes of 48 bits, so that a register is bounded whatever the names are: two of 20,000 names are taken for
-// one with a chance of one in a million, which admits a name too many. Memory: NAMES_HELD_MAX, then idle tenants are forgotten.
+// the first time in a UTC day. New names are merged into it SHARE_AFTER_MS after the first of them, and the other processes are
+// told, who read it then: what is in the register is admitted everywhere all day, also after a restart, and is never pushed out.
+// Processes that admit the last names within that moment are over by so many; what was written first is in, and of the others'
+// names those for which there is no room overflow from then on. Telling may fail: whoever admits a new name reads the register
+// before it writes. Kept are hashes of 48 bits, so that a register is bounded whatever the names are: two of 20,000 names are
+// taken for one with a chance of one in a million, which admits a name too many. Memory: NAMES_HELD_MAX, then idle tenants are
+// forgotten.
 
 import { hash } from "node:crypto";
 import type { Clock } from "../base/clock.ts";
 import { DAY_MS } from "../base/clock.ts";
+import { Bell, sleep } from "../base/loop.ts";
 import type { LimitsLookup, TenantLimitDefaults } from "./values.ts";
 import { ATTRIBUTE_NAMES_HARD_MAX, limitOr } from "./values.ts";
 
@@ -27,6 +31,8 @@ export interface NamesOfDay {
 export interface NamesPorts {
   read(tenant: string): Promise<{ readonly value: NamesOfDay; readonly revision: number } | undefined>;
   write(tenant: string, value: NamesOfDay, revision: number): Promise<number | undefined>;
+  /** Tells the other processes that a tenant's register has more now. */
+  tell(tenant: string): void;
 }
 
 /** What lib/ingest/overflow.ts asks. */
@@ -41,6 +47,10 @@ const dayOf = (nowMs: number): string => new Date(nowMs).toISOString().slice(0, 
 const NAMES_HELD_MAX = 500_000;
 const TRIES = 5;
 const WRITERS = 8;
+/** How long after a new name, or after another process's word, the register is read and written: a burst of names is one write. */
+const SHARE_AFTER_MS = 50;
+/** After a fault it is tried again so much later. */
+const FLUSH_EVERY_MS = 1_000;
 
 interface DayLimits {
   readonly perRecordMax: number;
@@ -57,16 +67,24 @@ class Day implements DayOfNames {
   readonly hashes: Set<string>;
   /** Some admitted names, so that they need no hashing. */
   readonly known = new Set<Name>();
+  /** Whether the register may have more than this, or this more than the register. */
   isDirty = false;
   usedMs = 0;
   readonly #limits: () => DayLimits;
+  readonly #onDirty: () => void;
 
-  constructor(tenant: string, day: string, hashes: Set<string>, limits: () => DayLimits) {
+  constructor(tenant: string, day: string, hashes: Set<string>, limits: () => DayLimits, onDirty: () => void) {
     this.tenant = tenant;
     this.day = day;
     this.endMs = Date.parse(day) + DAY_MS;
     this.hashes = hashes;
     this.#limits = limits;
+    this.#onDirty = onDirty;
+  }
+
+  soil(): void {
+    this.isDirty = true;
+    this.#onDirty();
   }
 
   get perRecordMax(): number {
@@ -79,7 +97,7 @@ class Day implements DayOfNames {
     if (!this.hashes.has(id)) {
       if (this.hashes.size >= this.#limits().namesMax) return false;
       this.hashes.add(id);
-      this.isDirty = true;
+      this.soil();
     }
     this.known.add(name);
     return true;
@@ -109,18 +127,22 @@ export class AttributeNames {
   readonly #ports: NamesPorts;
   readonly #clock: Clock;
   readonly #by: string;
-  readonly #onFault: (error: unknown) => void;
+  readonly #onFault: (error: unknown | undefined) => void;
   readonly #days = new Map<string, Day>();
   readonly #loading = new Map<string, Promise<Day>>();
+  readonly #bell = new Bell();
 
-  /** @param by names this process @param onFault told when a register cannot be read or written; it is tried again */
+  /**
+   * @param by names this process
+   * @param onFault told when a register cannot be read or written, which is tried again, and undefined before each try
+   */
   constructor(
     lookup: LimitsLookup,
     defaults: TenantLimitDefaults,
     ports: NamesPorts,
     clock: Clock,
     by: string,
-    onFault: (error: unknown) => void,
+    onFault: (error: unknown | undefined) => void,
   ) {
     this.#lookup = lookup;
     this.#defaults = defaults;
@@ -137,6 +159,23 @@ export class AttributeNames {
     if (known === undefined || nowMs >= known.endMs) return this.#load(tenant, dayOf(nowMs));
     known.usedMs = nowMs;
     return known;
+  }
+
+  /** Another process wrote a tenant's register: it is read soon, if the tenant is known here. */
+  heard(tenant: string): void {
+    this.#days.get(tenant)?.soil();
+    // What is being read now may have been read before.
+    for (const loading of this.#loading.values()) void loading.then((day) => day.tenant === tenant && day.soil());
+  }
+
+  /** Shares what is new, soon after it came, until the signal aborts, and once more then. */
+  async run(signal: AbortSignal): Promise<void> {
+    for (let isLast = false; !isLast; ) {
+      if (await this.#bell.wait(FLUSH_EVERY_MS, signal)) await sleep(SHARE_AFTER_MS, signal);
+      isLast = signal.aborted;
+      this.#onFault(undefined);
+      await this.flush();
+    }
   }
 
   /** Merges what is new into the registers, and forgets tenants that are idle when there are too many names. */
@@ -175,14 +214,21 @@ export class AttributeNames {
   }
 
   async #read(tenant: string, day: string): Promise<Day> {
-    let stored: readonly string[] = [];
+    let stored: readonly string[] | undefined;
     try {
       stored = storedOf((await this.#ports.read(tenant))?.value, day);
     } catch (error) {
-      // What is admitted meanwhile is merged later.
       this.#onFault(error);
     }
-    const made = new Day(tenant, day, new Set(stored), () => this.#limitsOf(tenant));
+    const made = new Day(
+      tenant,
+      day,
+      new Set(stored),
+      () => this.#limitsOf(tenant),
+      () => this.#bell.ring(),
+    );
+    // What is admitted meanwhile is merged later.
+    made.isDirty = stored === undefined;
     made.usedMs = this.#clock.now();
     this.#days.set(tenant, made);
     return made;
@@ -205,7 +251,10 @@ export class AttributeNames {
         day.isDirty = true;
         throw error;
       });
-      if (revision !== undefined) return;
+      if (revision !== undefined) {
+        this.#ports.tell(day.tenant);
+        return;
+      }
       day.isDirty = true;
     }
   }

@@ -1,30 +1,25 @@
 // The accounts in CONTROL: appended with compare-and-set, read from the start, followed.
 //
 // Promises: a message is stored only if the tenant's last one is where the writer thinks; readers get every message in the
-// stream's order, once; a follower learns of a change within milliseconds, at the latest after the poll, or after PATIENCE_MS
+// stream's order, once; a follower learns of a change within milliseconds, at the latest after the poll, or after CHANGE_PATIENCE_MS
 // when an answer is lost with a server, and a fault of NATS leaves what it knows. A stream that is shorter than what was read is said, never taken for the truth.
 
 import type { NatsConnection } from "nats";
 import { NatsError } from "nats";
 import { messageOf, RelogError } from "../base/errors.ts";
-import { sleep } from "../base/loop.ts";
+import { Bell, sleep } from "../base/loop.ts";
 import type { StoredMessage } from "../event/envelope.ts";
 import { STREAMS } from "../event/envelope.ts";
 import { JETSTREAM } from "./codes.ts";
+import { insistent, PATIENCE_MS } from "./insist.ts";
 import { readStream, streamState } from "./read.ts";
 
 const ACCOUNTS = "control.accounts.";
 const ALL_ACCOUNTS = `${ACCOUNTS}>`;
 const BOUNDS = { messagesMax: 1_000, bytesMax: 4 * 2 ** 20 };
 const TIMEOUT_MS = 5_000;
-/**
- * How long one answer is waited for, and how often it is asked for: one that was on its way to a server that died never comes, and
- * meanwhile a key may be revoked. What was never read yet may be large, and nobody waits for a change of it.
- */
-const PATIENCE_MS = [400, 1_000, 1_000, 1_000, 1_000] as const;
-const FIRST_PATIENCE_MS = [400, 1_000, TIMEOUT_MS] as const;
-/** Timers may be early by so much. */
-const EARLY_MS = 5;
+/** Meanwhile a key may be revoked. What was never read yet may be large, and nobody waits for a change of it. */
+const CHANGE_PATIENCE_MS = [400, 1_000, 1_000, 1_000, 1_000] as const;
 const POLL_MS = 1_000;
 /** A hint comes before the write is decided and replicated: it is looked for this long after it. */
 const HINT_DELAYS_MS = [5, 20, 60, 150] as const;
@@ -83,17 +78,6 @@ export function accountsReader(nc: NatsConnection, take: (message: StoredMessage
   return new Reader(nc, take);
 }
 
-/** Asks again, with more patience, when no answer comes. @throws what `ask` throws when it is answered with it, and at the end */
-async function insistent<T>(ask: (timeoutMs: number) => Promise<T>, [timeoutMs = 0, ...later]: readonly number[]): Promise<T> {
-  const beganMs = performance.now();
-  try {
-    return await ask(timeoutMs);
-  } catch (error) {
-    if (later.length === 0 || performance.now() - beganMs < timeoutMs - EARLY_MS) throw error;
-  }
-  return await insistent(ask, later);
-}
-
 class Reader implements AccountsReader {
   readonly #nc: NatsConnection;
   readonly #take: (message: StoredMessage) => void;
@@ -123,18 +107,15 @@ class Reader implements AccountsReader {
   }
 
   async follow(onFault: (why: string | undefined) => void, signal: AbortSignal): Promise<void> {
-    let wake = new AbortController();
+    const wake = new Bell();
     let hinted = 0;
     const callback = (): void => {
       hinted++;
-      wake.abort();
+      wake.ring();
     };
     const hints = this.#nc.subscribe(ALL_ACCOUNTS, { callback });
-    const stop = (): void => wake.abort();
-    signal.addEventListener("abort", stop);
     try {
       while (!signal.aborted) {
-        wake = new AbortController();
         const after = hinted;
         hinted = 0;
         try {
@@ -144,10 +125,9 @@ class Reader implements AccountsReader {
           onFault(messageOf(error));
           hinted = 0;
         }
-        if (hinted === 0 && !signal.aborted) await sleep(POLL_MS, wake.signal);
+        await wake.wait(POLL_MS, signal);
       }
     } finally {
-      signal.removeEventListener("abort", stop);
       hints.unsubscribe();
     }
   }
@@ -163,7 +143,7 @@ class Reader implements AccountsReader {
   }
 
   #ask<T>(ask: (timeoutMs: number) => Promise<T>): Promise<T> {
-    return insistent(ask, this.#next === 1 ? FIRST_PATIENCE_MS : PATIENCE_MS);
+    return insistent(ask, this.#next === 1 ? PATIENCE_MS : CHANGE_PATIENCE_MS);
   }
 
   /** One after the other: a message must not be taken twice. */

@@ -4,7 +4,7 @@
 // learns of a change within milliseconds, and at the latest after the poll; a fault of NATS leaves the last known state.
 
 import { z } from "zod";
-import { sleep } from "../base/loop.ts";
+import { Bell, sleep } from "../base/loop.ts";
 import { STREAMS } from "../event/envelope.ts";
 import type { Register } from "./cas.ts";
 import { register } from "./cas.ts";
@@ -107,14 +107,11 @@ export async function followGenerations(
   signal: AbortSignal,
 ): Promise<void> {
   const { read } = generationsRegister(nc, site);
-  let wake = new AbortController();
+  const wake = new Bell();
   // A write passes here as an ordinary message, also one that is then refused: it is a hint to look, nothing more.
-  const hints = nc.subscribe(`$KV.${STREAMS.projections}.${keyOf(site)}`, { callback: () => wake.abort() });
-  const stop = (): void => wake.abort();
-  signal.addEventListener("abort", stop);
+  const hints = nc.subscribe(`$KV.${STREAMS.projections}.${keyOf(site)}`, { callback: () => wake.ring() });
   try {
     for (let known = -1; !signal.aborted; ) {
-      wake = new AbortController();
       try {
         const { value, revision } = await read();
         onFault(undefined);
@@ -124,13 +121,10 @@ export async function followGenerations(
       } catch (error) {
         onFault(error);
       }
-      if (signal.aborted) return;
-      await sleep(POLL_MS, wake.signal);
       // The hint comes before the write is decided.
-      if (wake.signal.aborted) await sleep(HINT_DELAY_MS, signal);
+      if (await wake.wait(POLL_MS, signal)) await sleep(HINT_DELAY_MS, signal);
     }
   } finally {
-    signal.removeEventListener("abort", stop);
     hints.unsubscribe();
   }
 }

@@ -12,6 +12,7 @@ import { messageOf } from "../base/errors.ts";
 import { backoffMs, sleep } from "../base/loop.ts";
 import type { StoredMessage } from "../event/envelope.ts";
 import { STREAMS, SUBJECTS } from "../event/envelope.ts";
+import { insistent } from "./insist.ts";
 import { collect, streamState } from "./read.ts";
 
 export type Followed =
@@ -27,7 +28,6 @@ export interface ShardHead {
 }
 
 const BOUNDS = { messagesMax: 64, bytesMax: 512 * 1024 };
-const TIMEOUT_MS = 5_000;
 const POLL_MS = 2_000;
 /** A hint comes before the message is stored, and replicated: it is looked for this long after it. */
 const HINT_DELAYS_MS = [1, 4, 15, 40, 100, 250, 600] as const;
@@ -58,14 +58,19 @@ export interface TailSource {
 export function tailSource(nc: () => NatsConnection, shards: number): TailSource {
   const hints = new Hints(nc);
   return {
-    heads: () => Promise.all(Array.from({ length: shards }, (_, shard) => streamState(nc(), STREAMS.logs(shard)))),
+    heads: () => Promise.all(Array.from({ length: shards }, (_, shard) => stateOf(nc, shard))),
     async seqAt(shard, storedMs) {
       const request = JSON.stringify({ start_time: new Date(storedMs).toISOString(), batch: 1 });
-      return (await collect(nc(), `$JS.API.DIRECT.GET.${STREAMS.logs(shard)}`, request, TIMEOUT_MS)).messages[0]?.seq;
+      return (await directGet(nc, shard, request)).messages[0]?.seq;
     },
     follow: (...all) => new Follower(nc, hints, ...all).run(),
   };
 }
+
+const stateOf = (nc: () => NatsConnection, shard: number) => insistent((timeoutMs) => streamState(nc(), STREAMS.logs(shard), timeoutMs));
+
+const directGet = (nc: () => NatsConnection, shard: number, request: string) =>
+  insistent((timeoutMs) => collect(nc(), `$JS.API.DIRECT.GET.${STREAMS.logs(shard)}`, request, timeoutMs));
 
 class Follower {
   readonly #nc: () => NatsConnection;
@@ -122,7 +127,7 @@ class Follower {
   }
 
   async #madeAgain(): Promise<Followed | undefined> {
-    const { created } = await streamState(this.#nc(), STREAMS.logs(this.#shard));
+    const { created } = await stateOf(this.#nc, this.#shard);
     if (created === this.#created) return undefined;
     this.#created = created;
     this.#next = 1;
@@ -130,11 +135,10 @@ class Follower {
   }
 
   async #read(): Promise<{ messages: StoredMessage[]; pending: number }> {
-    const stream = STREAMS.logs(this.#shard);
     const subject = SUBJECTS.logs(this.#shard, this.#tenant);
     const { messagesMax: batch, bytesMax: max_bytes } = BOUNDS;
     const request = JSON.stringify({ seq: this.#next, next_by_subj: subject, batch, max_bytes });
-    const answer = await collect(this.#nc(), `$JS.API.DIRECT.GET.${stream}`, request, TIMEOUT_MS);
+    const answer = await directGet(this.#nc, this.#shard, request);
     // Each message names the one before it: a hole in the answer ends it there.
     const hole = answer.messages.findIndex((message, i, all) => i > 0 && Number(message.header("Nats-Last-Sequence")) !== all[i - 1]!.seq);
     if (hole < 0) return answer;

@@ -96,7 +96,7 @@ export async function admission(options: BenchOptions): Promise<Admission> {
     () => undefined,
   );
   const rates = new Rates(lookup, DEFAULTS, systemClock.monotonicMs);
-  const ports = { read: async () => undefined, write: async () => 1 };
+  const ports = { read: async () => undefined, write: async () => 1, tell: () => undefined };
   const names = new AttributeNames(lookup, DEFAULTS, ports, systemClock, "bench", () => undefined);
   for (const { tenant } of made) await names.of(tenant);
 
