@@ -86,6 +86,33 @@ it("what other processes run counts, until they say otherwise or fall silent", (
     expect(q!.hear("q", text)).toBe(false);
 });
 
+it("who tries often waits longer, who tries all the time has a query in most of a second", () => {
+  const clock = { ms: 0 };
+  const slots = new Slots("queries", lookupOf({ a: { queries_at_once: 1 } }), NO_DEFAULTS, () => clock.ms);
+  const runs = (everyMs: number, forMs: number): number => {
+    let [count, held]: [number, Disposable | undefined] = [0, undefined];
+    for (const endMs = clock.ms + forMs; clock.ms < endMs; clock.ms += everyMs) {
+      held?.[Symbol.dispose]();
+      held = undefined;
+      try {
+        held = slots.take(A1);
+        count++;
+        slots.take(A2);
+      } catch (error) {
+        expect(error).toMatchObject({ code: "too_many_queries" });
+      }
+    }
+    held?.[Symbol.dispose]();
+    clock.ms += 2_000;
+    return count;
+  };
+  // Each query is held for as long as the pause between tries. Without rest there would be 10, 100 and 1,000 of them.
+  expect(runs(1_000, 10_000)).toBe(10);
+  expect(runs(100, 10_000)).toBeGreaterThan(10);
+  expect(runs(100, 10_000)).toBeLessThan(25);
+  expect(runs(10, 10_000)).toBeLessThan(25);
+});
+
 it("who goes on trying waits as long as its queries take, and never longer than it was told", () => {
   const clock = { ms: 0 };
   const limits = lookupOf({ a: { queries_at_once: 1, tails_at_once: 1 }, "b/k": { queries_at_once: 2 } });

@@ -4,9 +4,10 @@
 // that hold something now, or were refused within RETRY_S. What other processes say they run counts too, until they have said
 // nothing for OTHERS_MS; so N processes are held to one limit, and may pass it by what begins while they have not heard of each other.
 //
-// Whoever goes on trying is slowed down: a query's slot that is given back within REST_MS of the last of several refusals of its
-// owner rests as long as it was held, but not beyond those REST_MS. Who was refused and waits as told finds it free again, here or
-// where it is heard of later, unless the owner was refused anew meanwhile: an owner's other callers meet a slot that rests too.
+// Whoever goes on trying is slowed down, the more the harder it tries: a query's slot that is given back within REST_MS of the last
+// of several refusals of its owner rests as long as it was held, times the refusals of the last second but one, and not beyond
+// those REST_MS. Who was refused and waits as told finds it free again, here or where it is heard of later, unless the owner was
+// refused anew meanwhile: an owner's other callers meet a slot that rests too.
 // Without it one who tries all the time has a query running all the time, at the cost of other tenants (docs/adr/0017).
 
 import { z } from "zod";
@@ -52,8 +53,8 @@ export class Slots {
   readonly #defaults: TenantLimitDefaults;
   readonly #monotonicMs: () => number;
   readonly #taken = new Map<string, number>();
-  /** When owners were refused last, and whether that was not the first time within RETRY_MS. */
-  readonly #refused = new Map<string, { readonly atMs: number; readonly again: boolean }>();
+  /** When owners were refused last, and how often within about RETRY_MS before: each one fades over that time, in a straight line. */
+  readonly #refused = new Map<string, { readonly atMs: number; readonly count: number }>();
   /** Until when slots rest, by owner. */
   readonly #restingMs = new Map<string, readonly number[]>();
   /** What other processes said last. */
@@ -126,8 +127,9 @@ export class Slots {
     const beganMs = this.#monotonicMs();
     for (const { owner, whose, max } of this.#sides(who)) {
       if (this.#held(owner) < max) continue;
-      const before = this.#refused.get(owner);
-      this.#refused.set(owner, { atMs: beganMs, again: before !== undefined && beganMs - before.atMs < RETRY_MS });
+      const before = this.#refused.get(owner) ?? { atMs: beganMs, count: 0 };
+      const faded = before.count * Math.max(0, 1 - (beganMs - before.atMs) / RETRY_MS);
+      this.#refused.set(owner, { atMs: beganMs, count: faded + 1 });
       const resting = this.#resting(owner);
       const why = resting === 0 ? "" : `; ${resting} of them ended and rest, since more were refused within ${RETRY_S} s`;
       const details = { limit, value: max, of: owner === who.tenant ? "tenant" : "key" };
@@ -173,7 +175,7 @@ export class Slots {
   #give(owner: string, beganMs: number): void {
     const nowMs = this.#monotonicMs();
     const refused = this.#refused.get(owner);
-    const restUntilMs = refused?.again ? Math.min(nowMs + (nowMs - beganMs), refused.atMs + REST_MS) : nowMs;
+    const restUntilMs = refused === undefined ? nowMs : Math.min(nowMs + (nowMs - beganMs) * (refused.count - 1), refused.atMs + REST_MS);
     if (SLOT_KINDS[this.#kind].rests && restUntilMs > nowMs)
       this.#restingMs.set(owner, [...(this.#restingMs.get(owner) ?? []), restUntilMs]);
     const left = (this.#taken.get(owner) ?? 0) - 1;
