@@ -6,7 +6,7 @@
 import { Hono } from "hono";
 import { messageOf, RelogError } from "../../lib/base/errors.ts";
 import type { Health } from "../../lib/base/health.ts";
-import { sleep } from "../../lib/base/loop.ts";
+import { Bell } from "../../lib/base/loop.ts";
 import type { Logger } from "../../lib/base/telemetry.ts";
 import type { Retention } from "../../lib/event/retention.ts";
 import { retentionWords } from "../../lib/event/retention.ts";
@@ -44,7 +44,7 @@ export class Pointer {
   readonly #ports: PointerPorts;
   readonly #own: string;
   #latest: { readonly now: Generations; readonly revision: number } | undefined;
-  #wake = new AbortController();
+  readonly #wake = new Bell();
   #said: string | undefined;
   #noted = false;
 
@@ -56,19 +56,17 @@ export class Pointer {
   changed(now: Generations, revision: number): void {
     this.#latest = { now, revision };
     if (revision > 0) this.#follow(now);
-    this.#wake.abort();
+    this.#wake.ring();
   }
 
   /** Looks after what takes time, until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      this.#wake = new AbortController();
-      const at = this.#latest;
       await this.#look().then(
         () => this.#ports.health.warn("pointer", undefined),
         (error: unknown) => this.#ports.health.warn("pointer", messageOf(error)),
       );
-      if (at === this.#latest) await sleep(LOOK_MS, AbortSignal.any([this.#wake.signal, signal]));
+      await this.#wake.wait(LOOK_MS, signal);
     }
   }
 

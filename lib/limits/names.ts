@@ -42,6 +42,7 @@ export interface DayOfNames {
 }
 
 const HASH_CHARS = 8;
+const loadingId = (tenant: string, day: string): string => `${tenant} ${day}`;
 const dayOf = (nowMs: number): string => new Date(nowMs).toISOString().slice(0, "2026-01-02".length);
 /** Names that all tenants together may hold in memory: some 100 bytes each. */
 const NAMES_HELD_MAX = 500_000;
@@ -165,7 +166,7 @@ export class AttributeNames {
   heard(tenant: string): void {
     this.#days.get(tenant)?.soil();
     // What is being read now may have been read before.
-    for (const loading of this.#loading.values()) void loading.then((day) => day.tenant === tenant && day.soil());
+    void this.#loading.get(loadingId(tenant, dayOf(this.#clock.now())))?.then((day) => day.soil());
   }
 
   /** Shares what is new, soon after it came, until the signal aborts, and once more then. */
@@ -204,7 +205,7 @@ export class AttributeNames {
   }
 
   #load(tenant: string, day: string): Promise<Day> {
-    const id = `${tenant} ${day}`;
+    const id = loadingId(tenant, day);
     let loading = this.#loading.get(id);
     if (loading === undefined) {
       loading = this.#read(tenant, day).finally(() => this.#loading.delete(id));

@@ -10,18 +10,19 @@ const EARLY_MS = 5;
 
 /**
  * Asks again, with more patience, when no answer comes.
- * @param patienceMs of each try, one at least
+ * @param patienceMs of each try
  * @throws what `ask` throws when it is answered with it, and at the end
  */
 export async function insistent<T>(
   ask: (timeoutMs: number) => Promise<T>,
-  [timeoutMs = 0, ...later]: readonly number[] = PATIENCE_MS,
+  patienceMs: readonly [number, ...number[]] = PATIENCE_MS,
 ): Promise<T> {
+  const [timeoutMs, next, ...later] = patienceMs;
   const beganMs = performance.now();
   try {
     return await ask(timeoutMs);
   } catch (error) {
-    if (later.length === 0 || performance.now() - beganMs < timeoutMs - EARLY_MS) throw error;
+    if (next === undefined || performance.now() - beganMs < timeoutMs - EARLY_MS) throw error;
   }
-  return await insistent(ask, later);
+  return await insistent(ask, [next, ...later]);
 }
