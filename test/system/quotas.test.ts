@@ -194,7 +194,7 @@ faultTest(
     });
     await Promise.all(producing);
     const nc = await rig.nats();
-    const manager = await nc.jetstreamManager();
+    const manager = await nc.jetstreamManager({ checkAPI: false });
     const stored = async (): Promise<number> => {
       const infos = await Promise.all([0, 1].map((shard) => manager.streams.info(STREAMS.logs(shard))));
       return 2 * infos.reduce((sum, { state }) => sum + state.messages, 0);
