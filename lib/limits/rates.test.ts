@@ -133,6 +133,20 @@ it("full buckets are forgotten, others are kept", () => {
   expect(rates.size).toBe(0);
 });
 
+it("a body that takes longer than its bucket is held in memory counts for the calls after it", () => {
+  const { rates, call, clock } = house({ a: { ingest_bytes_per_second: 1_000, burst_seconds: 1 } });
+  const slow = rates.of(A1);
+  slow.enter();
+  clock.ms += 60_000;
+  rates.sweep();
+  expect(call(A2, 1, 100)).toBeUndefined();
+  slow.body(5_000);
+  slow.records(1);
+  expect(call(A2)?.details).toMatchObject({ limit: "ingest_bytes_per_second" });
+  const bytes = rates.takeUsed().map(({ amounts }) => amounts[2]);
+  expect(bytes.reduce((sum, each) => sum + each, 0)).toBe(5_100);
+});
+
 it("over any run of three processes together, what is let in is at most the limit, the burst, and an interval's worth of each", () => {
   const limits = { a: { ingest_records_per_second: 100, burst_seconds: 2 } };
   const clock = { ms: 0 };

@@ -141,13 +141,8 @@ export class Rates {
   }
 
   /** The limits of a call that a key makes. */
-  of({ tenant, keyId }: Pick<Principal, "tenant" | "keyId">): RatedCall {
-    const now = this.#monotonicMs();
-    const limits = this.#lookup(tenant, keyId);
-    const meters = [this.#meter({ tenant, key: "" }, limits.tenant, limits.tenant, now)];
-    meters.push(this.#meter({ tenant, key: keyId }, limits.key, limits.tenant, now));
-    const rated = meters.filter((meter) => meter !== undefined);
-    return rated.length === 0 ? UNRATED : this.#call(rated);
+  of(caller: Pick<Principal, "tenant" | "keyId">): RatedCall {
+    return this.#metersOf(caller, this.#monotonicMs()).length === 0 ? UNRATED : this.#call(caller);
   }
 
   /** Debits what another process let in. */
@@ -171,12 +166,22 @@ export class Rates {
     for (const [id, meter] of this.#meters) if (meter.isAtRest(now)) this.#meters.delete(id);
   }
 
-  #call(meters: readonly Meter[]): RatedCall {
+  /** What limits a caller at the moment: its tenant, then its key, those of them that have limits. */
+  #metersOf({ tenant, keyId }: Pick<Principal, "tenant" | "keyId">, nowMs: number): Meter[] {
+    const limits = this.#lookup(tenant, keyId);
+    const ofTenant = this.#meter({ tenant, key: "" }, limits.tenant, limits.tenant, nowMs);
+    const ofKey = this.#meter({ tenant, key: keyId }, limits.key, limits.tenant, nowMs);
+    return [ofTenant, ofKey].filter((meter) => meter !== undefined);
+  }
+
+  /** Its meters are looked up at every step: a body may take longer than a sweep lets a full bucket be. */
+  #call(caller: Pick<Principal, "tenant" | "keyId">): RatedCall {
     const clock = this.#monotonicMs;
+    const metersAt = (now: number): Meter[] => this.#metersOf(caller, now);
     /** When it was refused: its fields and its Retry-After are of the same moment. */
     let refusedMs: number | undefined;
     const charge = (kind: Kind, amount: number, now: number): void => {
-      for (const meter of meters) {
+      for (const meter of metersAt(now)) {
         meter.charge(kind, amount, now);
         const used: [number, number, number] = this.#used.get(meter) ?? [0, 0, 0];
         used[kind] += amount;
@@ -184,6 +189,7 @@ export class Rates {
       }
     };
     const check = (from: number, now: number): void => {
+      const meters = metersAt(now);
       for (const meter of meters) {
         const kind = meter.empty(from, now);
         if (kind < 0) continue;
@@ -205,6 +211,7 @@ export class Rates {
       records: (count) => charge(RECORDS, count, clock()),
       fields() {
         const now = refusedMs ?? clock();
+        const meters = metersAt(now);
         return [
           [POLICY_FIELD, meters.map(({ policy }) => policy).join(", ")],
           [REMAINDER_FIELD, meters.flatMap((meter) => meter.remainders(now)).join(", ")],
