@@ -203,14 +203,17 @@ class Releaser {
 
   /** @param held the messages of an intent that is new; undefined when some of it may be done already */
   async #finish(intent: Intent, held: readonly Waiting[] | undefined): Promise<void> {
-    const { failpoint, removeUpTo, clock } = this.#ports;
+    const { failpoint, removeUpTo, clock, dedupeWindowMs } = this.#ports;
     const { tenant, gap } = intent;
     const after = held === undefined ? (intent.after ?? {}) : undefined;
     if (gap !== undefined) await this.#leaveGap(gap, after);
     else {
       const waiting = held ?? (await this.#waitingOf(intent));
-      const done = await alreadyStored(this.#ports, tenant, waiting, after, clock.now(), this.#claim.lost);
+      const look = () => alreadyStored(this.#ports, tenant, waiting, after, clock.now(), this.#claim.lost);
+      let [done, lookedMs] = [await look(), clock.monotonicMs()];
       for (const one of waiting) {
+        // Appends that took long: what was left to the streams' window may be older than it by now.
+        if (clock.monotonicMs() - lookedMs > dedupeWindowMs / 4) [done, lookedMs] = [await look(), clock.monotonicMs()];
         if (!done.has(one.message.seq)) await this.#release(tenant, one);
         failpoint("published");
       }
