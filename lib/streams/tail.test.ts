@@ -3,7 +3,7 @@
 import type { NatsConnection } from "nats";
 import { connect } from "nats";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
-import { waitFor } from "../base/loop.ts";
+import { sleep, waitFor } from "../base/loop.ts";
 import { startStack } from "../devstack/stack.ts";
 import type { Followed } from "./tail.ts";
 import { tailSource } from "./tail.ts";
@@ -31,17 +31,29 @@ afterAll(() => stack.disposeAsync());
 
 const publish = (subject: string, payload: string | Uint8Array = "x") => nc.jetstream().publish(subject, payload);
 
-/** Follows shard 0 beside the test. */
-async function following(tenant: string, from?: number) {
+/** Whether followers are cut off from the server. */
+let cut = false;
+const connection = (): NatsConnection => {
+  if (cut) throw new Error("cut off");
+  return nc;
+};
+
+/** Follows shard 0 beside the test. @param work what is done about each item */
+async function following(tenant: string, from?: number, work: (item: Followed) => Promise<void> = () => Promise.resolve()) {
   const [seen, faults, stop] = [[] as Followed[], [] as (string | undefined)[], new AbortController()];
-  const source = tailSource(() => nc, 2);
+  const source = tailSource(connection, 2);
   const [head] = await source.heads();
   const ended = (async () => {
     const items = source.follow(tenant, 0, head!.created, from ?? head!.lastSeq + 1, (why) => faults.push(why), stop.signal);
-    for await (const item of items) seen.push(item);
+    for await (const item of items) {
+      seen.push(item);
+      await work(item);
+    }
   })();
   return {
+    seen: seen as readonly Followed[],
     seqs: () => seen.flatMap((item) => (item.kind === "message" ? [item.message.seq] : [])),
+    takenMs: () => seen.flatMap((item) => (item.kind === "message" ? [item.takenMs] : [])),
     kinds: () => seen.map(({ kind }) => kind),
     faults,
     async [Symbol.asyncDispose]() {
@@ -68,6 +80,24 @@ it("gives one tenant's messages, each once and in order, over many reads, and no
   expect(follower.faults).toEqual([]);
 });
 
+it("says how long its reader took since it had everything, over several reads", async () => {
+  const before = (await publish("logs.0.slow")).seq;
+  for (let i = 0; i < 150; i++) await publish("logs.0.slow");
+  let slow = true;
+  await using follower = await following("slow", before, async () => {
+    if (slow) await sleep(2);
+  });
+  await waitFor("all of them", () => (follower.seqs().length === 151 ? true : undefined));
+  slow = false;
+  const taken = follower.takenMs();
+  expect(taken).toEqual(taken.toSorted((a, b) => a - b));
+  expect(taken.at(-1)).toBeGreaterThan(150);
+  // From here on only what the last read brought counts.
+  await publish("logs.0.slow");
+  await waitFor("one more", () => (follower.seqs().length === 152 ? true : undefined));
+  expect(follower.takenMs().at(-1)).toBeLessThan(taken.at(-1)! / 2);
+});
+
 it("finds the first sequence of a time", async () => {
   const source = tailSource(() => nc, 2);
   await publish("logs.1.acme");
@@ -77,6 +107,20 @@ it("finds the first sequence of a time", async () => {
   expect(await source.seqAt(1, 0)).toBe(1);
   expect(await source.seqAt(1, stored)).toBeLessThanOrEqual(seq);
   expect(await source.seqAt(1, Date.now() + 3_600_000)).toBeUndefined();
+});
+
+it("goes on after a fault, and says first what the stream holds by then", async () => {
+  await using follower = await following("away");
+  await publish("logs.0.away");
+  await waitFor("the first", () => (follower.seqs().length === 1 ? true : undefined));
+  cut = true;
+  const { seq } = await publish("logs.0.away");
+  await waitFor("the fault to be told", () => (follower.faults.length > 1 ? true : undefined));
+  cut = false;
+  await waitFor("the second", () => (follower.seqs().length === 2 ? true : undefined));
+  expect(follower.kinds()).toEqual(["message", "resumed", "message"]);
+  expect(follower.seen[1]).toEqual({ kind: "resumed", lastSeq: seq });
+  expect([follower.faults[0], follower.faults.at(-1)]).toEqual(["cut off", undefined]);
 });
 
 it("goes on with a stream that was made again, and says so", async () => {

@@ -16,7 +16,14 @@ import { insistent } from "./insist.ts";
 import { collect, streamState } from "./read.ts";
 
 export type Followed =
-  | { readonly kind: "message"; readonly message: StoredMessage }
+  | {
+      readonly kind: "message";
+      readonly message: StoredMessage;
+      /** How long those who follow have worked on messages since they last had all that could be read, milliseconds. */
+      readonly takenMs: number;
+    }
+  /** The stream can be read again, and holds messages up to that one. */
+  | { readonly kind: "resumed"; readonly lastSeq: number }
   /** The stream was made again: what follows is counted from 1. */
   | { readonly kind: "made_again"; readonly created: string };
 
@@ -81,6 +88,7 @@ class Follower {
   readonly #signal: AbortSignal;
   #created: string;
   #next: number;
+  #takenMs = 0;
 
   constructor(
     nc: () => NatsConnection,
@@ -102,16 +110,12 @@ class Follower {
       if (hints > 0) looks = 0;
       try {
         // What was hinted at does not come, or the server was away: the stream may be another one.
-        const again = (owed > 0 && looks === HINT_DELAYS_MS.length) || faults > 0 ? await this.#madeAgain() : undefined;
-        if (again !== undefined) yield again;
+        if ((owed > 0 && looks === HINT_DELAYS_MS.length) || faults > 0) yield* this.#changes(faults > 0);
         const { messages, pending } = await this.#read();
         if (faults > 0) this.#onFault(undefined);
         faults = 0;
-        for (const message of messages) {
-          this.#next = message.seq + 1;
-          yield { kind: "message", message };
-          if (signal.aborted) return;
-        }
+        yield* this.#give(messages, pending);
+        if (signal.aborted) return;
         owed = Math.max(0, owed - messages.length);
         if (messages.length > 0) looks = 0;
         if (pending > 0 || hint.given) continue;
@@ -126,12 +130,25 @@ class Follower {
     }
   }
 
-  async #madeAgain(): Promise<Followed | undefined> {
-    const { created } = await stateOf(this.#nc, this.#shard);
-    if (created === this.#created) return undefined;
-    this.#created = created;
-    this.#next = 1;
-    return { kind: "made_again", created };
+  async *#changes(faulted: boolean): AsyncGenerator<Followed, void, undefined> {
+    const { created, lastSeq } = await stateOf(this.#nc, this.#shard);
+    if (created !== this.#created) {
+      this.#created = created;
+      this.#next = 1;
+      yield { kind: "made_again", created };
+    }
+    if (faulted) yield { kind: "resumed", lastSeq };
+  }
+
+  async *#give(messages: readonly StoredMessage[], pending: number): AsyncGenerator<Followed, void, undefined> {
+    const [beganMs, beforeMs] = [performance.now(), this.#takenMs];
+    const sinceMs = (): number => performance.now() - beganMs;
+    for (const message of messages) {
+      this.#next = message.seq + 1;
+      yield { kind: "message", message, takenMs: beforeMs + sinceMs() };
+      if (this.#signal.aborted) return;
+    }
+    this.#takenMs = pending > 0 ? beforeMs + sinceMs() : sinceMs();
   }
 
   async #read(): Promise<{ messages: StoredMessage[]; pending: number }> {

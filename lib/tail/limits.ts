@@ -19,13 +19,17 @@ export const tailSettings = {
     "waiting for the reader of one tail; while it is full the tail falls behind, see RELOG_TAIL_LAG_MAX",
   ),
   queueBytesMax: bytes("RELOG_TAIL_QUEUE_BYTES_MAX", "2MiB", "as RELOG_TAIL_QUEUE_RECORDS_MAX, in bytes of the answer"),
-  lagMaxMs: duration("RELOG_TAIL_LAG_MAX", "2s", "how far behind a tail may fall that waits for its reader; what is older is skipped"),
+  lagMaxMs: duration(
+    "RELOG_TAIL_LAG_MAX",
+    "2s",
+    "how far behind a tail may fall that waits for its reader or for its rate; what is older is skipped",
+  ),
   recordsPerSecond: integer(
     "RELOG_TAIL_RECORDS_PER_SECOND",
     "5000",
     [1, 1e6],
     "records",
-    "that one tail sends a second; a tail may ask for fewer, and the rest is skipped and said",
+    "that one tail sends a second; what comes faster waits up to RELOG_TAIL_LAG_MAX. A tail may ask for fewer: then the rest is skipped at once",
   ),
   openedPerSecond: integer(
     "RELOG_TAIL_OPENED_PER_SECOND",

@@ -1,8 +1,10 @@
 // One live tail: from the tenant's messages in the streams to what waits for its reader.
 //
 // Promises: nothing of another tenant, by three walls (the subject that is read, the envelope, each record); records of a shard
-// in the stream's order, each once; what was stored before the tail began is paced to its reader, never skipped; what comes
-// live waits for a slow reader only while it is fresh, then it is skipped, counted and said. One batch at a time is open.
+// in the stream's order, each once; what was stored before the tail began, or while its stream could not be read, is paced to
+// its reader, never skipped; what comes live waits for a slow reader, and for the process's rates, only while it is fresh, then
+// it is skipped, counted and said. What the stream itself was late with is as fresh as what was just stored. One batch at a
+// time is open.
 
 import { setImmediate as turn } from "node:timers/promises";
 import type { Clock } from "../base/clock.ts";
@@ -45,7 +47,7 @@ export interface TailStart {
 
 interface Shard {
   place: Place;
-  /** What is stored up to here was there before the tail began. */
+  /** What is stored up to here was there before the tail began, or its stream could be read again. */
   historyEnd: number;
 }
 
@@ -53,8 +55,9 @@ interface Shard {
 interface Sending {
   readonly shard: number;
   readonly seq: number;
-  readonly storedMs: number;
-  /** Whether it was stored before the tail began. */
+  /** Since when it waits for this tail: when it was stored, or later when the stream gave it late. Milliseconds since the epoch. */
+  readonly sinceMs: number;
+  /** Whether it is paced however long it waits. */
   readonly history: boolean;
   readonly signal: AbortSignal;
 }
@@ -71,6 +74,8 @@ export class TailSession {
   readonly #shards: Shard[];
   readonly #rate: Rate;
   readonly #opened: Rate;
+  /** Whether the tail asked for fewer records: of what comes live it wants the newest, and none of it late. */
+  readonly #sampled: boolean;
   readonly #withCursor: boolean;
   /** The batch that is open, and those that wait for it. */
   #open: Promise<void> = Promise.resolve();
@@ -82,6 +87,7 @@ export class TailSession {
     this.queue = new TailQueue(limits);
     this.#shards = start.heads.map(({ lastSeq }, i) => ({ place: start.places[i]!, historyEnd: lastSeq }));
     const rate = Math.min(request.limitPerSecond ?? Number.POSITIVE_INFINITY, limits.recordsPerSecond);
+    this.#sampled = rate < limits.recordsPerSecond;
     this.#rate = new Rate(ports.clock, () => rate);
     this.#opened = new Rate(ports.clock, ports.openedPerSecond);
     for (const gap of start.gaps) this.queue.note("gap", { gap });
@@ -103,11 +109,16 @@ export class TailSession {
     for await (const item of this.#ports.source.follow(this.#tenant, shard, created, state.place.seq, onFault, signal)) {
       switch (item.kind) {
         case "message": {
+          const { message, takenMs } = item;
+          const sinceMs = Math.max(message.storedMs, this.#ports.clock.now() - takenMs);
           const before = this.#open;
-          this.#open = before.then(() => this.#take(shard, item.message, signal));
+          this.#open = before.then(() => this.#take(shard, message, sinceMs, signal));
           await this.#open;
           break;
         }
+        case "resumed":
+          state.historyEnd = item.lastSeq;
+          break;
         case "made_again":
           state.place = { tag: tagOf(item.created), seq: 1, line: 0 };
           state.historyEnd = 0;
@@ -124,7 +135,7 @@ export class TailSession {
     this.#faulted = why !== undefined;
   }
 
-  async #take(shard: number, message: StoredMessage, signal: AbortSignal): Promise<void> {
+  async #take(shard: number, message: StoredMessage, sinceMs: number, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
     const state = this.#shards[shard]!;
     const envelope = readEnvelope(message.header);
@@ -136,7 +147,7 @@ export class TailSession {
       state.place = next;
       return;
     }
-    const sending = { shard, seq: message.seq, storedMs: message.storedMs, history: message.seq <= state.historyEnd, signal };
+    const sending = { shard, seq: message.seq, sinceMs, history: message.seq <= state.historyEnd, signal };
     if (!(await this.#mayOpen(records, sending))) {
       if (signal.aborted) return;
       this.queue.skip({ unread: records });
@@ -149,23 +160,34 @@ export class TailSession {
   }
 
   async #mayOpen(records: number, sending: Sending): Promise<boolean> {
-    const { history, signal } = sending;
     while (this.queue.full) if (!(await this.#room(sending))) return false;
-    while (!this.#opened.tryTake(records)) {
-      if (!history || signal.aborted) return false;
-      await sleep(this.#opened.waitMs(), signal);
+    return (await this.#paced(this.#opened, records, sending)) && !sending.signal.aborted;
+  }
+
+  /** How long it may wait, milliseconds; nothing when it has become too old, or the tail has ended. */
+  #freshMs({ history, sinceMs, signal }: Sending): number {
+    if (signal.aborted || this.queue.closed) return 0;
+    return history ? this.#limits.lifeMaxMs : sinceMs + this.#limits.lagMaxMs - this.#ports.clock.now();
+  }
+
+  /** Waits for a rate; false when what is to be sent has become too old for that, or the tail has ended. */
+  async #paced(rate: Rate, amount: number, sending: Sending): Promise<boolean> {
+    while (!rate.tryTake(amount)) {
+      const freshMs = this.#freshMs(sending);
+      if (freshMs <= 0) return false;
+      await sleep(Math.min(rate.waitMs(), freshMs), sending.signal);
     }
-    return !signal.aborted;
+    return true;
   }
 
   /** Waits until the reader has taken something; false when what is to be sent has become too old for that, or the tail has ended. */
-  async #room({ history, storedMs, signal }: Sending): Promise<boolean> {
-    const freshMs = history ? this.#limits.lifeMaxMs : storedMs + this.#limits.lagMaxMs - this.#ports.clock.now();
-    if (signal.aborted || this.queue.closed || freshMs <= 0) return false;
+  async #room(sending: Sending): Promise<boolean> {
+    const freshMs = this.#freshMs(sending);
+    if (freshMs <= 0) return false;
     const enough = new AbortController();
     const taken = await Promise.race([this.queue.taken().then(() => true), sleep(freshMs, enough.signal).then(() => false)]);
     enough.abort();
-    return taken && !signal.aborted && !this.queue.closed;
+    return taken && !sending.signal.aborted && !this.queue.closed;
   }
 
   async #decode(shard: number, message: StoredMessage, records: number): Promise<DecodedRecord[]> {
@@ -199,11 +221,10 @@ export class TailSession {
   /** False when the tail ended meanwhile. */
   async #send(sending: Sending, record: DecodedRecord, place: Place): Promise<boolean> {
     const { shard, history, signal } = sending;
-    while (!this.#rate.tryTake(1)) {
-      if (!history) return this.#skip("rate");
-      await sleep(this.#rate.waitMs(), signal);
-      if (signal.aborted) return false;
+    if (this.#sampled && !history ? !this.#rate.tryTake(1) : !(await this.#paced(this.#rate, 1, sending))) {
+      return signal.aborted || this.queue.closed ? false : this.#skip("rate");
     }
+    if (signal.aborted) return false;
     const cursor = this.#withCursor ? writeCursor(this.#shards.map((one, i) => (i === shard ? place : one.place))) : "";
     const line = recordLine(record);
     while (!this.queue.offer(line, cursor)) {
