@@ -2,7 +2,8 @@
 //
 // Promises: installs the locked packages when they are missing or stale; runs the given program on Node >= 24, fetching
 // that Node from npm into the user's cache when this one is older; passes signals and the exit code through; ends its
-// child when it is itself abandoned. Plain JavaScript that Node 14 can run: it is the one file that an old Node sees.
+// child when it is itself abandoned. Node keeps what it compiled beside the packages (NODE_COMPILE_CACHE, unless it is set),
+// which halves the start of every process. Plain JavaScript that Node 14 can run: it is the one file that an old Node sees.
 //
 // usage: node cmd/bootstrap.mjs [--env NAME=VALUE]... (FILE | --bin PACKAGE_BINARY) [ARGUMENT]...
 
@@ -136,6 +137,7 @@ function run() {
   installPackages();
   const node = suitableNode();
   env.PATH = dirname(node) + delimiter + env.PATH;
+  if (env.NODE_COMPILE_CACHE === undefined) env.NODE_COMPILE_CACHE = join(root, "node_modules", ".cache", "node-compile");
   let child;
   if (args[0] === "--bin") {
     env.PATH = join(root, "node_modules", ".bin") + delimiter + env.PATH;

@@ -76,6 +76,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     ready,
     serviceEnv: () => ({
       PATH: options.env.PATH ?? "",
+      ...(options.env.NODE_COMPILE_CACHE !== undefined && { NODE_COMPILE_CACHE: options.env.NODE_COMPILE_CACHE }),
       NATS_URL: natsUrl,
       NATS_USER: "relog",
       NATS_PASSWORD: natsPassword,

@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { Hono } from "hono";
@@ -140,6 +140,14 @@ test("exit codes and both outputs pass through the bootstrap", async () => {
     stdout: "",
     stderr: 'relog: there is no command "chekc-config". Did you mean check-config?\n',
   });
+});
+
+test("what Node compiled is kept beside the packages, or where the environment says", async () => {
+  const [kept, other] = [join(dir, "node_modules", ".cache", "node-compile"), join(dir, "other-cache")];
+  await relog(["version"]).ended;
+  expect(readdirSync(kept)).toHaveLength(1);
+  await relog(["version"], { NODE_COMPILE_CACHE: other }).ended;
+  expect(readdirSync(other)).toEqual(readdirSync(kept));
 });
 
 test("check-config is what the services say themselves", async () => {
