@@ -2,13 +2,12 @@
 
 import { expect, it } from "vitest";
 import { systemClock } from "../base/clock.ts";
-import { BatchBuilder, encodeBlock } from "../event/batch.ts";
 import type { DecodedRecord } from "../event/decode.ts";
 import { decodeBatch } from "../event/decode.ts";
 import type { Enveloped } from "../event/envelope.ts";
 import { envelopeHeaders } from "../event/envelope.ts";
 import { newBatchId } from "../event/ids.ts";
-import { RecordDraft } from "../event/record.ts";
+import { frameOf } from "../event/testing.ts";
 import type { Register } from "../streams/cas.ts";
 import type { DeadLetter } from "../streams/dead-letters.ts";
 import { originOf } from "./letter.ts";
@@ -19,18 +18,6 @@ import type { SitePort } from "./settle.ts";
 
 const SECONDS = 1_800_000_000;
 const signal = new AbortController().signal;
-
-async function frameOf(tenant: string, batch: string, lines: readonly number[]): Promise<Buffer> {
-  const builder = new BatchBuilder();
-  const draft = new RecordDraft();
-  for (const line of lines) {
-    draft.clear();
-    draft.seconds = SECONDS + line;
-    draft.body = `line ${line}`;
-    builder.add(draft);
-  }
-  return await encodeBlock(builder.finish(tenant, batch, SECONDS * 1_000, lines));
-}
 
 interface Given {
   readonly seq?: number;
@@ -58,7 +45,7 @@ async function letterOf(given: Given = {}): Promise<DeadLetter> {
   const times = { minTimestamp: time(0), maxTimestamp: time(9) };
   const envelope: Enveloped = { schema: 1, tenant, batch, ...counts, ...times, source: "", bodyHash: "", ...given.envelope };
   const headers = new Map(envelopeHeaders(envelope, "x"));
-  const payload = given.payload ?? (await frameOf(owner?.tenant ?? tenant, owner?.batch ?? batch, held));
+  const payload = given.payload ?? (await frameOf(owner?.tenant ?? tenant, owner?.batch ?? batch, held, SECONDS));
   const origin = { stream: "LOGS_0", originSeq: 7, originStoredMs: 5, site: "main", generation: given.generation ?? 1, shard: 0 };
   const facts = { seq, storedMs: 9, tenant, reason, detail: "", lines, batch, bytes: payload.length, ...origin };
   const omittedBytes = omitted ? payload.length : undefined;

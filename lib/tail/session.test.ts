@@ -4,10 +4,9 @@ import { expect, test } from "vitest";
 import { systemClock } from "../base/clock.ts";
 import { sleep } from "../base/loop.ts";
 import { createTelemetry } from "../base/telemetry.ts";
-import { BatchBuilder, encodeBlock } from "../event/batch.ts";
 import type { StoredMessage } from "../event/envelope.ts";
 import { envelopeHeaders, SUBJECTS } from "../event/envelope.ts";
-import { RecordDraft } from "../event/record.ts";
+import { frameOf } from "../event/testing.ts";
 import type { Followed, TailSource } from "../streams/tail.ts";
 import { tagOf } from "./cursor.ts";
 import { readTailRequest } from "./filter.ts";
@@ -31,17 +30,6 @@ const LIMITS: TailLimits = {
   lifeMaxMs: 60_000,
 };
 
-async function payloadOf(): Promise<Buffer> {
-  const [builder, draft] = [new BatchBuilder(), new RecordDraft()];
-  for (let i = 0; i < RECORDS; i++) {
-    draft.clear();
-    draft.seconds = 1_800_000_000;
-    draft.body = `line ${i}`;
-    builder.add(draft);
-  }
-  return await encodeBlock(builder.finish("acme", BATCH, 1_800_000_000_000, 0));
-}
-
 function message(seq: number, payload: Uint8Array, storedMs: number): StoredMessage {
   const counts = { part: 0, parts: 1, firstLine: 0, records: RECORDS, accepted: RECORDS, rejected: 0, bytes: payload.length };
   const times = { minTimestamp: 1n, maxTimestamp: 1n };
@@ -63,7 +51,7 @@ interface Given {
 
 /** Sends all messages to a reader that takes what is there each few milliseconds. */
 async function tailed({ limits, query = "", ageMs = 0, takenMs = 0, first = [] }: Given) {
-  const payload = await payloadOf();
+  const payload = await frameOf("acme", BATCH, [...Array(RECORDS).keys()], 1_800_000_000);
   const head = { created: CREATED, firstSeq: 1, lastSeq: 0 };
   async function* follow(): ReturnType<TailSource["follow"]> {
     yield* first;

@@ -161,12 +161,18 @@ export class TailSession {
 
   async #mayOpen(records: number, sending: Sending): Promise<boolean> {
     while (this.queue.full) if (!(await this.#room(sending))) return false;
-    return (await this.#paced(this.#opened, records, sending)) && !sending.signal.aborted;
+    return await this.#paced(this.#opened, records, sending);
+  }
+
+  /** Whether the tail has ended. */
+  #over({ signal }: Sending): boolean {
+    return signal.aborted || this.queue.closed;
   }
 
   /** How long it may wait, milliseconds; nothing when it has become too old, or the tail has ended. */
-  #freshMs({ history, sinceMs, signal }: Sending): number {
-    if (signal.aborted || this.queue.closed) return 0;
+  #freshMs(sending: Sending): number {
+    if (this.#over(sending)) return 0;
+    const { history, sinceMs } = sending;
     return history ? this.#limits.lifeMaxMs : sinceMs + this.#limits.lagMaxMs - this.#ports.clock.now();
   }
 
@@ -177,7 +183,7 @@ export class TailSession {
       if (freshMs <= 0) return false;
       await sleep(Math.min(rate.waitMs(), freshMs), sending.signal);
     }
-    return true;
+    return !this.#over(sending);
   }
 
   /** Waits until the reader has taken something; false when what is to be sent has become too old for that, or the tail has ended. */
@@ -187,7 +193,7 @@ export class TailSession {
     const enough = new AbortController();
     const taken = await Promise.race([this.queue.taken().then(() => true), sleep(freshMs, enough.signal).then(() => false)]);
     enough.abort();
-    return taken && !sending.signal.aborted && !this.queue.closed;
+    return taken && !this.#over(sending);
   }
 
   async #decode(shard: number, message: StoredMessage, records: number): Promise<DecodedRecord[]> {
@@ -220,16 +226,15 @@ export class TailSession {
 
   /** False when the tail ended meanwhile. */
   async #send(sending: Sending, record: DecodedRecord, place: Place): Promise<boolean> {
-    const { shard, history, signal } = sending;
-    if (this.#sampled && !history ? !this.#rate.tryTake(1) : !(await this.#paced(this.#rate, 1, sending))) {
-      return signal.aborted || this.queue.closed ? false : this.#skip("rate");
-    }
-    if (signal.aborted) return false;
+    const { shard, history } = sending;
+    const waits = history || !this.#sampled;
+    if (!this.#rate.tryTake(1) && !(waits && (await this.#paced(this.#rate, 1, sending))))
+      return !this.#over(sending) && this.#skip("rate");
     const cursor = this.#withCursor ? writeCursor(this.#shards.map((one, i) => (i === shard ? place : one.place))) : "";
     const line = recordLine(record);
     while (!this.queue.offer(line, cursor)) {
       if (await this.#room(sending)) continue;
-      return signal.aborted || this.queue.closed ? false : this.#skip("slow_reader");
+      return !this.#over(sending) && this.#skip("slow_reader");
     }
     this.#ports.sent(1);
     return true;
