@@ -90,8 +90,17 @@ await runProcess(telemetry.log, health, settings.drainMs, async (stack, signal) 
   const accept = acceptor(settings, settings.shards, append, (stream, seq) => envelopeAt(nc, stream, seq), systemClock, telemetry, tenancy);
   const natsKeys = stack.use(openNatsKeys(settings, nc, accounts, health, telemetry));
   const api = ingestApi(accounts.authenticate, accept, admitted, settings, telemetry, tenancy);
-  const handle = nativeIngest(natsKeys.tenantOf, accept, admitted, settings, telemetry, tenancy);
-  stack.use(serveQueue(nc, SUBJECTS.ingest("*"), "gateways", telemetry.log, ownRepliesOnly(natsKeys.isOwnReply, telemetry, handle)));
+  const handle = nativeIngest(natsKeys.callerOf, accept, admitted, settings, telemetry, tenancy);
+  stack.use(
+    serveQueue(
+      nc,
+      SUBJECTS.ingest("*"),
+      "gateways",
+      natsKeys.vouched,
+      telemetry.log,
+      ownRepliesOnly(natsKeys.isOwnReply, telemetry, handle),
+    ),
+  );
   front.app = withContractErrors(new Hono().route("/", healthApp).route("/", api), telemetry.log);
   // Calls under way are answered while NATS is still there; closing the server twice is harmless.
   stack.defer(() => server[Symbol.asyncDispose]());

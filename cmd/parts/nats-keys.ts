@@ -9,12 +9,11 @@ import type { Values } from "../../lib/base/config.ts";
 import { RelogError } from "../../lib/base/errors.ts";
 import type { Health } from "../../lib/base/health.ts";
 import { sleep } from "../../lib/base/loop.ts";
-import { SCOPES } from "../../lib/base/principal.ts";
 import { seldom } from "../../lib/base/seldom.ts";
 import type { Telemetry } from "../../lib/base/telemetry.ts";
 import { isOwnReply } from "../../lib/event/inbox.ts";
 import type { OwnReply } from "../../lib/ingest/native/replies.ts";
-import type { SubjectTenant } from "../../lib/ingest/native/serve.ts";
+import type { SubjectCaller } from "../../lib/ingest/native/serve.ts";
 import type { calloutSettings } from "../../lib/streams/auth-callout.ts";
 import { serveAuthCallout } from "../../lib/streams/auth-callout.ts";
 import type { NatsConnection, natsSettings } from "../../lib/streams/connection.ts";
@@ -29,25 +28,27 @@ const SAID_EVERY_MS = 1_000;
 const FINISH_MS = 2_000;
 
 export interface NatsKeys extends AsyncDisposable {
-  readonly tenantOf: SubjectTenant;
+  /** Whether the server tells who a producer is. */
+  readonly vouched: boolean;
+  readonly callerOf: SubjectCaller;
   readonly isOwnReply: OwnReply;
 }
 
 /** For a gateway whose accounts are read: until then another one answers, or the server's timeout does. */
 export function openNatsKeys(settings: Settings, nc: NatsConnection, accounts: Accounts, health: Health, telemetry: Telemetry): NatsKeys {
   const access = new NatsAccess(settings, accounts.directory, systemClock.now);
-  // Where the server lets only a tenant's keys publish to its subject, every tenant is taken at its word; elsewhere a subject is
-  // no credential, and only the installation's own is.
-  const proven = settings.calloutSeed !== "";
-  const subject = (tenant: string) => (proven || tenant === settings.tenant) && access.mayIngest(tenant);
+  // Where the server lets only a tenant's keys publish to its subject, every tenant's messages are taken; elsewhere a subject is
+  // no credential, and only the installation's own is taken, at its word.
+  const vouched = settings.calloutSeed !== "";
   const running = new AsyncDisposableStack();
-  if (proven) {
+  if (vouched) {
     // In this order: nobody is let in any more when the guard ends.
     running.use(guard(settings, accounts, access, health, telemetry));
     running.use(callout(settings, nc, accounts, access, telemetry));
   }
   return {
-    tenantOf: (tenant) => (subject(tenant) ? { tenant, keyId: "subject", scopes: SCOPES } : undefined),
+    vouched,
+    callerOf: (tenant, sender) => (vouched || tenant === settings.tenant ? access.caller(tenant, sender) : undefined),
     isOwnReply: (reply, tenant) => isOwnReply(reply, tenant, settings.tenant),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

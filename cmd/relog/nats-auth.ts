@@ -16,7 +16,7 @@ export const command: Command = {
   --json   as a JSON object: seed, issuer
 
 The seed is a secret, the gateways' NATS_CALLOUT_SEED. The issuer is public: auth_callout in the configuration of nats-server
-(RELOG_NATS_CALLOUT_ISSUER in ops/nats/users.conf). ops/README.md says how to change them.`,
+(RELOG_NATS_CALLOUT_ISSUER in ops/nats/accounts.conf). ops/README.md says how to change them.`,
   async run(args, io) {
     const { options } = readArguments(args, jsonOption);
     const seed = newAccountSeed();

@@ -78,6 +78,25 @@ it("a connection's name says its key, and nobody else's name does", () => {
     expect(holderOf(name), name).toBeUndefined();
 });
 
+it("a message's caller is the key of its connection, while that is its tenant's and has not ended", async () => {
+  const { access, clock, decide, make, run } = await accounts();
+  const [good, brief] = [await make(), await make(["ingest"], T0 + 1_000)];
+  const of = (tenant: string, sender: string | undefined) => access.caller(tenant, sender)?.keyId;
+  const grant = decide({ credential: HOME.key, host: "h" });
+  const env = "name" in grant ? grant.name : "";
+  expect([of("acme", `key.acme.${good.id}`), of("acme", `key.acme.${brief.id}`), of("default", env)]).toEqual([good.id, brief.id, "env"]);
+  // A key that this process has not heard of yet: another gateway has.
+  expect(of("acme", `key.acme.${"a".repeat(16)}`)).toBe("a".repeat(16));
+  expect([of("acme", undefined), of("nobody", undefined)]).toEqual(["subject", undefined]);
+  for (const sender of [`key.other.${good.id}`, env, "relog", "", "key.acme", "key.acme.x.y", "key.default.env-000000000000"])
+    expect(of("acme", sender), sender).toBeUndefined();
+  clock.ms += 1_000;
+  await run("acme", { type: "revoke_key", key: good.id, reason: "" }, ME);
+  expect([of("acme", `key.acme.${good.id}`), of("acme", `key.acme.${brief.id}`)]).toEqual([undefined, undefined]);
+  await run("acme", { type: "disable_tenant", reason: "" }, ME);
+  expect(of("acme", undefined)).toBeUndefined();
+});
+
 it("whether a connection is still held", async () => {
   const { access, clock, decide, make, run } = await accounts();
   const [good, brief] = [await make(), await make(["ingest"], T0 + 1_000)];

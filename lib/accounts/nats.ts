@@ -83,6 +83,19 @@ export class NatsAccess {
     return isLive(key, this.#nowMs()) ? { kind: "held", untilMs: key.expiresMs } : { kind: "ended" };
   }
 
+  /**
+   * Who publishes to a tenant's subject: a key that its connection names; undefined when it is another tenant's or has ended, or the
+   * tenant may not send.
+   * @param sender the connection's name as the server vouches for it; undefined: a service of ours
+   */
+  caller(tenant: string, sender: string | undefined): Principal | undefined {
+    if (!this.mayIngest(tenant)) return undefined;
+    if (sender === undefined) return { tenant, keyId: "subject", scopes: ["ingest"] };
+    const holder = holderOf(sender);
+    if (holder?.tenant !== tenant || this.hold(sender).kind === "ended") return undefined;
+    return { tenant, keyId: holder.keyId === this.#bootstrap ? "env" : holder.keyId, scopes: ["ingest"] };
+  }
+
   /** Names of the connections that a change of an account is about: of keys that ended, or whose end was moved. */
   touched(before: Account): string[] {
     const { tenant } = before;

@@ -1,6 +1,7 @@
 // nats-server as a child: one node, or three with routes, one availability zone each. Settings come from ops/nats.
 
-import { mkdir, statfs, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, rename, statfs, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { waitFor } from "../base/loop.ts";
@@ -47,9 +48,17 @@ jetstream {
   max_file_store: ${storeBytes}
   include "${ops}/jetstream.conf"
 }
-authorization { include "${ops}/users.conf" }
-include "${ops}/system.conf"
+include "${ops}/accounts.conf"
 ${options.ports.length > 1 ? cluster : ""}`;
+}
+
+/**
+ * Streams lie below their account's name. Those of a folder that was made while services and producers shared the server's own account
+ * go with the services.
+ */
+async function moveStreams(storeDir: string): Promise<void> {
+  const [before, now] = ["$G", "RELOG"].map((account) => join(storeDir, "jetstream", account)) as [string, string];
+  if (existsSync(before) && !existsSync(now)) await rename(before, now);
 }
 
 /** Children for all nodes, not started. */
@@ -65,6 +74,7 @@ export async function natsChildren(options: NatsOptions, hooks: Pick<ChildOption
     const dir = join(options.dir, `n${index + 1}`);
     await mkdir(dir, { recursive: true });
     const file = join(dir, "nats.conf");
+    if (options.ports.length === 1) await moveStreams(join(dir, "jetstream"));
     await writeFile(file, config(options, index, dir, storeBytes));
     const env = {
       RELOG_NATS_PASSWORD: options.password,

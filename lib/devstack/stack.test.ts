@@ -1,8 +1,13 @@
+import { mkdtempSync, readdirSync, renameSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { readSettings } from "../base/config.ts";
 import { Health } from "../base/health.ts";
 import { waitFor } from "../base/loop.ts";
 import { createTelemetry } from "../base/telemetry.ts";
+import type { NatsConnection } from "../streams/connection.ts";
 import { connectNats, natsSettings } from "../streams/connection.ts";
 import { reconcile, topology, topologySettings } from "../streams/topology.ts";
 import { startService } from "./service.ts";
@@ -41,6 +46,29 @@ test("a reader sees the rows of the tenant in log_comment and no others", async 
   for (const settings of ["", "session_id=x", "replace_running_query=1&query_id=x", "max_sessions_for_user=0"]) {
     expect((await ask("default", "", "SELECT 1", settings))[1], settings).toContain("USER_SESSION_LIMIT_EXCEEDED");
   }
+});
+
+test("the streams of a folder whose services were in the server's own account go with them", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "relog-stack-"));
+  await using _gone = { [Symbol.asyncDispose]: () => rm(dir, { recursive: true }) };
+  const during = async (work: (nc: NatsConnection) => Promise<void>): Promise<void> => {
+    await using stack = await startStack({ env: process.env, clickhouse: false, dir });
+    const settings = readSettings(natsSettings, stack.serviceEnv(), () => "");
+    const nc = await connectNats(settings, "test", createTelemetry("test", "silent", false).log, new Health());
+    await using _close = { [Symbol.asyncDispose]: () => nc.close() };
+    await work(nc);
+  };
+  await during(async (nc) => {
+    await (await nc.jetstreamManager()).streams.add({ name: "KEPT", subjects: ["kept"] });
+    await nc.jetstream().publish("kept", "a line");
+  });
+  const accounts = join(dir, "nats", "n1", "jetstream", "jetstream");
+  renameSync(join(accounts, "RELOG"), join(accounts, "$G"));
+  await during(async (nc) => {
+    const { data } = await (await nc.jetstreamManager()).streams.getMessage("KEPT", { seq: 1 });
+    expect(Buffer.from(data).toString()).toBe("a line");
+  });
+  expect(readdirSync(accounts).sort()).toEqual(["RELOG"]);
 });
 
 test("three nodes form a cluster, a killed one comes back on its port, and streams have a replica in each zone", async () => {

@@ -197,7 +197,11 @@ it("calls that run interleaved, good and failing, HTTP and NATS, never see each 
       const headers = { ...encoding, "idempotency-key": mark };
       if (i % 4 === 0) {
         const header = (name: string) => (headers as Record<string, string>)[name];
-        if ((await native({ subject: "ingest.acme", payload: encoded, header, reply: "_INBOX_acme.1" })).error === undefined) break;
+        if (
+          (await native({ subject: "ingest.acme", payload: encoded, header, reply: "_INBOX_acme.1", sender: undefined })).error ===
+          undefined
+        )
+          break;
       } else if ((await post(encoded, headers)).status === 200) break;
     }
     wanted.set(mark, count);
@@ -248,7 +252,7 @@ it("over quota is 429 before anything is read, over HTTP and NATS", async () => 
   const { post, native, streams, admitted } = house(undefined, { ...NO_QUOTAS, verdict });
   const { status, retryAfter, answer } = await post("not even JSON");
   expect([status, retryAfter, answer.error]).toEqual([429, "77", expect.objectContaining({ code: "quota_exceeded", ...details })]);
-  const request = { subject: "ingest.acme", payload: Buffer.from("{}"), header: () => undefined, reply: "_INBOX.x" };
+  const request = { subject: "ingest.acme", payload: Buffer.from("{}"), header: () => undefined, reply: "_INBOX.x", sender: undefined };
   expect(await native(request)).toEqual({ error: expect.objectContaining({ code: 429, err_code: 10_167, ...details }) });
   expect([streams.flat(), admitted.held]).toEqual([[], 0]);
 });

@@ -102,7 +102,7 @@ it("an answer grants what it says and no more, to the user and the server that a
   expect(readJwt(outer.nats.jwt, "account")).toEqual({
     iss: ISSUER,
     sub: USER,
-    aud: "$G",
+    aud: "PRODUCERS",
     name: "key.acme.k",
     iat: Math.floor(NOW / 1_000),
     jti: expect.any(String),

@@ -11,6 +11,7 @@ import { messageOf } from "../base/errors.ts";
 import type { Logger } from "../base/telemetry.ts";
 import { readJwt, writeJwt } from "./jwt.ts";
 import { accountSigner, isPublicKey } from "./nkey.ts";
+import { PRODUCERS_ACCOUNT } from "./sender.ts";
 
 export const calloutSettings = {
   calloutSeed: secret(
@@ -34,8 +35,6 @@ export function calloutFault(settings: { readonly calloutSeed: string; readonly 
 
 const SUBJECT = "$SYS.REQ.USER.AUTH";
 const QUEUE = "gateways";
-/** The account that services and producers share: the one of a server without accounts. */
-const ACCOUNT = "$G";
 /** A client has one inbox, and some more while it reconnects. */
 const SUBSCRIPTIONS_MAX = 32;
 /** How far the clocks of servers and gateways may be apart. */
@@ -99,7 +98,7 @@ export function calloutAnswers(seed: string) {
     grant(question: Question, { name, publish, subscribe, untilMs }: Grant, nowMs: number): string {
       const user = {
         sub: question.userKey,
-        aud: ACCOUNT,
+        aud: PRODUCERS_ACCOUNT,
         name,
         // In whole seconds; the guard of lib/accounts is exact.
         ...(untilMs === null ? {} : { exp: Math.ceil(untilMs / 1_000) }),

@@ -1,7 +1,7 @@
 // Telling the other processes something that is worth nothing a moment later.
 //
 // Promises: a message reaches whoever listens now, or nobody; nothing is stored. Subjects are the services' own (`relog.>`): no
-// stream captures them, and producers may neither publish nor listen there (ops/nats/users.conf).
+// stream captures them, and producers may neither publish nor listen there (ops/nats/accounts.conf).
 
 import type { NatsConnection } from "nats";
 import type { Logger } from "../base/telemetry.ts";

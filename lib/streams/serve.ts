@@ -3,6 +3,7 @@
 import type { NatsConnection } from "nats";
 import { headers } from "nats";
 import type { Logger } from "../base/telemetry.ts";
+import { senderOf } from "./sender.ts";
 
 export interface NatsRequest {
   readonly subject: string;
@@ -10,16 +11,20 @@ export interface NatsRequest {
   header(name: string): string | undefined;
   /** Where the answer goes; undefined for a plain publish: nobody waits for one. */
   readonly reply: string | undefined;
+  /** The name of the producer's connection, when its server vouches for it (sender.ts). */
+  readonly sender: string | undefined;
 }
 
 /**
  * Serves `subject`; each request runs on its own, bounds are the handler's. Disposing takes no more and lets running ones finish.
  * The answer is published with the services' rights: a handler that must not write to a request's reply returns undefined.
+ * @param vouched whether producers are in an account of their own, so that the server writes who they are
  */
 export function serveQueue(
   nc: NatsConnection,
   subject: string,
   queue: string,
+  vouched: boolean,
   log: Logger,
   handle: (request: NatsRequest) => Promise<Record<string, unknown> | undefined>,
 ): AsyncDisposable {
@@ -36,6 +41,7 @@ export function serveQueue(
         payload: message.data,
         header: (name) => headerOf(message.headers, name),
         reply: message.reply || undefined,
+        sender: vouched ? senderOf(message.headers) : undefined,
       })
         .then((answer) => {
           if (answer !== undefined) message.respond(JSON.stringify(answer), { headers: headers() });

@@ -1,8 +1,6 @@
 // Limits on running processes: each one refuses with its code, its fields and a wait after which the call passes; gateways share
 // them; attributes that overflow are found again by SQL.
 
-import type { NatsConnection } from "nats";
-import { connect } from "nats";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sleep, waitFor } from "../../lib/base/loop.ts";
 import type { Service } from "../../lib/devstack/service.ts";
@@ -15,14 +13,11 @@ const SMALL = { RELOG_BYTES_IN_FLIGHT_MAX: "4MiB", RELOG_BODY_BYTES_MAX: "4MiB",
 let relog: Installation;
 let second: Service;
 let query: Service;
-let producer: NatsConnection;
 const owned = new AsyncDisposableStack();
 beforeAll(async () => {
   relog = owned.use(await Installation.start(SMALL));
   second = owned.use(await startService("gateway", relog.stack, SMALL));
   query = owned.use(await startService("query", relog.stack, { RELOG_QUERIES_MAX: "4" }));
-  producer = await connect({ servers: relog.stack.natsUrl, token: relog.stack.serviceEnv().RELOG_KEY });
-  owned.defer(() => producer.close());
 });
 afterAll(() => owned.disposeAsync());
 
@@ -115,27 +110,6 @@ test("ingest_requests_per_second of a key: refused before the body is read, and 
   expect(refused.headers.get("retry-after")).toBe("1");
   await sleep(Number(refused.headers.get("retry-after")) * 1_000);
   expect((await ingest(who)).status).toBe(200);
-});
-
-test("over NATS the tenant's limits hold, and the answer says how long to wait", async () => {
-  await limit({ name: "default" }, { ingest_records_per_second: 1, burst_seconds: 1 });
-  const request = async () =>
-    (await producer.request("ingest.default", records(500), { timeout: 10_000 })).json<{
-      accepted?: number;
-      error?: { code: number; err_code: number; description: string; retry_after: number; retry_after_ms: number };
-    }>();
-  const { error } = await waitFor("a refusal", async () => {
-    const answer = await request();
-    return answer.error === undefined ? undefined : answer;
-  });
-  expect(error).toMatchObject({
-    code: 429,
-    err_code: 10_167,
-    description: expect.stringMatching(/^rate_limited: tenant "default" is over/),
-  });
-  expect(error!.retry_after).toBe(Math.ceil(error!.retry_after_ms / 1_000));
-  await limit({ name: "default" }, { ingest_records_per_second: null, burst_seconds: null });
-  await waitFor("no limit", async () => ((await request()).accepted === 500 ? true : undefined));
 });
 
 test("a tenant without limits has no fields, and one tenant's limits are no other's", async () => {

@@ -146,38 +146,69 @@ test("the answers of others and of the services are heard by nobody else, not ev
   expect(overheard).toEqual([expect.stringMatching(/^_INBOX_default\./)]);
 });
 
-// The gateway writes its answer with its own rights: a reply is where a producer would have it write.
-test("an answer goes to the inbox of the sender's tenant only; what asks for another one is not stored", async () => {
-  const replies = [
-    "logs.0.acme",
-    "dead.0.acme",
-    "control.accounts.acme",
-    "$KV.projections.checkpoint.main.1.0",
-    "$JS.API.STREAM.PURGE.LOGS_0",
-    "$SYS.REQ.USER.AUTH",
-    "ingest.other",
-    "_INBOX.x",
-    "_INBOX_other.x",
-    "_INBOX_acme_x.y",
-    "_INBOX_RELOG.x",
-    "_INBOX_acme",
-  ];
-  const stored = async () => {
-    const manager = await spy!.jetstreamManager();
-    return (await Promise.all(["LOGS_0", "LOGS_1"].map((name) => manager.streams.info(name)))).map(({ state }) => state.last_seq);
-  };
-  const [refused, seqs] = [await metric("relog_nats_replies_refused_total"), await stored()];
+const REPLIES = [
+  "logs.0.acme",
+  "dead.0.acme",
+  "control.accounts.acme",
+  "$KV.projections.checkpoint.main.1.0",
+  "$JS.API.STREAM.PURGE.LOGS_0",
+  "$SYS.REQ.USER.AUTH",
+  "ingest.other",
+  "_INBOX.x",
+  "_INBOX_other.x",
+  "_INBOX_acme_x.y",
+  "_INBOX_RELOG.x",
+  "_INBOX_acme",
+];
+const ANSWER = /^\S+ \{"(id|stream|error|accepted)"/;
+
+/** How many messages all streams have had. */
+async function stored(): Promise<number> {
+  const seqs: number[] = [];
+  for await (const { state } of (await spy!.jetstreamManager()).streams.list()) seqs.push(state.last_seq);
+  return seqs.reduce((sum, seq) => sum + seq);
+}
+
+// A reply is where a producer would have the gateway write. In the services' account the server puts a subject of its own in its place.
+test("an answer leads back into the producers' account, whatever reply a producer names", async () => {
+  const before = await stored();
   heard.length = 0;
-  for (const reply of replies) acme!.publish("ingest.acme", NDJSON, { reply });
-  await waitFor("all to be refused", async () =>
-    (await metric("relog_nats_replies_refused_total")) - refused === replies.length ? true : undefined,
-  );
+  for (const reply of REPLIES) acme!.publish("ingest.acme", NDJSON, { reply });
+  await waitFor("all to be stored", async () => ((await stored()) === before + REPLIES.length ? true : undefined));
   await acme!.request("ingest.acme", NDJSON, { timeout: 10_000 });
   await settled();
-  const answers = heard.filter((one) => /^\S+ \{"(id|stream|error|accepted)"/.test(one)).map((one) => one.split(" ")[0]!);
+  const answers = heard.filter((one) => ANSWER.test(one)).map((one) => one.split(" ")[0]!);
   // JetStream answers the services that way, too.
-  expect(answers.filter((subject) => !/^_INBOX_RELOG\.\w+\./.test(subject))).toEqual([expect.stringMatching(/^_INBOX_acme\.\w+\./)]);
-  expect((await stored()).reduce((sum, seq) => sum + seq) - seqs.reduce((sum, seq) => sum + seq)).toBe(1);
+  const ours = answers.filter((subject) => !/^_INBOX_RELOG\.\w+\./.test(subject));
+  expect(ours.filter((subject) => !/^_R_\.\w+\.\w+$/.test(subject))).toEqual([]);
+  expect(ours.length).toBe(REPLIES.length + 1);
+  // Nothing but the messages themselves: an answer is no message of another tenant's, no change and no question.
+  expect(heard.filter((one) => /^(ingest|dead|control|\$KV|\$SYS|_INBOX_acme|_INBOX_other|_INBOX\.)/.test(one))).toEqual(
+    Array.from({ length: REPLIES.length + 1 }, () => expect.stringMatching(/^ingest\.acme /)),
+  );
+  expect(await stored()).toBe(before + REPLIES.length + 1);
+});
+
+test("a producer may not name a reply of the server's own", async () => {
+  [heard.length, violations.length] = [0, 0];
+  acme!.publish("ingest.acme", FORGED, { reply: "_R_.abcdef.ghijkl" });
+  await settled();
+  await waitFor("the server to say so", () => violations.find((text) => /PERMISSIONS_VIOLATION/.test(text)));
+  expect(heard.filter((one) => one.endsWith(FORGED))).toEqual([]);
+});
+
+test("within the services' account an answer goes to the inboxes of the subject's tenant only; what asks for another one is not stored", async () => {
+  const [refused, before] = [await metric("relog_nats_replies_refused_total"), await stored()];
+  heard.length = 0;
+  for (const reply of REPLIES) spy!.publish("ingest.acme", NDJSON, { reply });
+  await waitFor("all to be refused", async () =>
+    (await metric("relog_nats_replies_refused_total")) - refused === REPLIES.length ? true : undefined,
+  );
+  spy!.publish("ingest.acme", NDJSON, { reply: "_INBOX_acme.1" });
+  await waitFor("an answer", () => heard.find((one) => one.startsWith('_INBOX_acme.1 {"')));
+  const answers = heard.filter((one) => ANSWER.test(one)).map((one) => one.split(" ")[0]!);
+  expect(answers.filter((subject) => !/^_INBOX_RELOG\.\w+\./.test(subject))).toEqual(["_INBOX_acme.1"]);
+  expect(await stored()).toBe(before + 1);
   expect(relog.gateway.logs.join("\n")).toContain("its reply is to no inbox of its tenant");
 });
 

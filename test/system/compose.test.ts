@@ -48,7 +48,7 @@ test("every mounted file exists, and the engines get the files that the embedded
   expect(mounted.filter((path) => !existsSync(path))).toEqual([]);
   for (const path of ["./ops/nats", "./ops/clickhouse/config.d/relog.xml", "./ops/clickhouse/users.d/relog.xml"])
     expect(mounted).toContain(path);
-  for (const path of ["server.conf", "limits.conf", "jetstream.conf", "users.conf", "system.conf"])
+  for (const path of ["server.conf", "limits.conf", "jetstream.conf", "accounts.conf"])
     expect(existsSync(join("ops/nats", path)), path).toBe(true);
 });
 

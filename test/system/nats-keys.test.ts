@@ -247,6 +247,23 @@ faultTest("a gateway that may not end connections says so, and goes on", async (
     return ready && /relog_system.*Authorization/.test(warnings["nats-keys"] ?? "") ? true : undefined;
   });
   expect(await send(await open(rig, rig.key, "default"), "default")).toBe(1);
+  // A key that has ended stores nothing, whatever is still connected.
+  const nc = await internal(rig.stack);
+  rig.use({ [Symbol.asyncDispose]: () => nc.close() });
+  const keys = await keysOn(nc);
+  await keys.tenant("acme");
+  const made = await keys.key("acme");
+  const kept = await open(rig, made.key);
+  expect(await send(kept)).toBe(1);
+  await keys.run("acme", { type: "revoke_key", key: made.id, reason: "" }, ME);
+  const answer = await waitFor("a refusal", async () => {
+    const { error } = (await kept.request("ingest.acme", "{}", { timeout: NEVER_MS })).json<{
+      error?: { code: number; description: string };
+    }>();
+    return error;
+  });
+  expect(answer).toMatchObject({ code: 403, description: "forbidden: the subject ingest.acme is no tenant's, or the key has ended" });
+  expect(kept.isClosed()).toBe(false);
 });
 
 faultTest(

@@ -212,7 +212,13 @@ it("dropped calls are counted before the answer, and become gap records of the s
     Array.from({ length: 60 }, async (_, i) => {
       const body = `${lines(`d${i}`, 1 + (i % 5))}\nbad`;
       if (i % 3 > 0) return (await gateway.post(body, i % 2 ? `d${i}` : undefined, tenant)).json;
-      const request = { subject: `ingest.${tenant}`, payload: Buffer.from(body), header: () => undefined, reply: "_INBOX.x" };
+      const request = {
+        subject: `ingest.${tenant}`,
+        payload: Buffer.from(body),
+        header: () => undefined,
+        reply: "_INBOX.x",
+        sender: undefined,
+      };
       return await gateway.native(request);
     }),
   );

@@ -169,7 +169,7 @@ test("no open endpoint of a process or an engine holds one", async () => {
     ),
     `${contract.queryUrl}/openapi.json`,
     `${contract.queryUrl}/docs`,
-    ...["varz", "connz?auth=1&subs=1&state=all", "accountz?acc=$G", "subsz?subs=1", "jsz?config=1"].map(
+    ...["varz", "connz?auth=1&subs=1&state=all", "accountz?acc=RELOG", "accountz?acc=PRODUCERS", "subsz?subs=1", "jsz?config=1"].map(
       (path) => `http://${monitor}/${path}`,
     ),
   ];

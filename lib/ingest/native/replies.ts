@@ -1,8 +1,9 @@
 // Answers of the gateway go to whoever sent the message, and nowhere else.
 //
-// Promises: an answer is published with the gateway's rights, so a reply outside the inboxes of the subject's tenant is never
-// written to: it could be a stream's subject, a bucket's or another tenant's. Its message is not stored either: the producer
-// could not learn that it was, and would send it again. Such messages are counted, and said now and then.
+// Promises: an answer is published with the gateway's rights. The reply of a producer in an account of its own is the server's, and
+// leads back into that account alone. Any other reply outside the inboxes of the subject's tenant is never written to: it could be a
+// stream's subject, a bucket's or another tenant's. Its message is not stored either: the producer could not learn that it was, and
+// would send it again. Such messages are counted, and said now and then.
 
 import { seldom } from "../../base/seldom.ts";
 import type { Telemetry } from "../../base/telemetry.ts";
@@ -23,8 +24,8 @@ export function ownRepliesOnly<T>(
   const refused = counter("relog_nats_replies_refused_total", "Messages not taken: their reply was to no inbox of their tenant.");
   const say = seldom(SAID_EVERY_MS, () => performance.now());
   return async (request) => {
-    const { subject, reply } = request;
-    if (reply === undefined || isOwnReply(reply, subject.slice("ingest.".length))) return await handle(request);
+    const { subject, reply, sender } = request;
+    if (reply === undefined || sender !== undefined || isOwnReply(reply, subject.slice("ingest.".length))) return await handle(request);
     refused.inc();
     const said = say();
     if (said !== undefined)

@@ -25,10 +25,12 @@ export interface NativeRequest {
   header(name: string): string | undefined;
   /** Where the answer goes; undefined when nobody waits for one. */
   readonly reply: string | undefined;
+  /** The name of the producer's connection, when its server vouches for it. */
+  readonly sender: string | undefined;
 }
 
-/** Whose subject this is; undefined when no tenant has that name, or it may not send. */
-export type SubjectTenant = (tenant: string) => Principal | undefined;
+/** Whose message on a tenant's subject this is; undefined when no tenant has that name, it may not send, or the sender is not its. */
+export type SubjectCaller = (tenant: string, sender: string | undefined) => Principal | undefined;
 
 const SOURCE = "nats";
 
@@ -39,7 +41,7 @@ type Answer = Record<string, unknown>;
 
 /** @returns the handler of a request on `ingest.<tenant>`: its answer is a PubAck with the receipt's fields beside */
 export function nativeIngest(
-  tenantOf: SubjectTenant,
+  callerOf: SubjectCaller,
   accept: Accept,
   admission: Admission,
   settings: Values<typeof bodySettings>,
@@ -48,7 +50,7 @@ export function nativeIngest(
 ): (request: NativeRequest) => Promise<Answer> {
   const requests = telemetry.counter("relog_ingest_requests_total", "calls by outcome", ["source", "outcome"]);
   const latency = ingestLatency(telemetry);
-  const store = storing(tenantOf, accept, admission, settings, tenancy);
+  const store = storing(callerOf, accept, admission, settings, tenancy);
 
   return async (request) => {
     const { subject, reply } = request;
@@ -72,7 +74,7 @@ const tenantIn = (subject: string): string => subject.slice("ingest.".length);
 
 /** From a message to its receipt. */
 function storing(
-  tenantOf: SubjectTenant,
+  callerOf: SubjectCaller,
   accept: Accept,
   admission: Admission,
   settings: Values<typeof bodySettings>,
@@ -80,8 +82,8 @@ function storing(
 ): (request: NativeRequest) => Promise<Answer> {
   const fieldMapOf = fieldMaps();
   return async (request) => {
-    const principal = tenantOf(tenantIn(request.subject));
-    if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's`);
+    const principal = callerOf(tenantIn(request.subject), request.sender);
+    if (principal === undefined) throw new RelogError("forbidden", `the subject ${request.subject} is no tenant's, or the key has ended`);
     const { tenant } = principal;
     const limits = tenancy.limits(principal);
     limits.enter();
