@@ -134,6 +134,7 @@ export function queryTenancy(directory: Pick<Directory, "limitsOf" | "size">, sl
     limitsOf: ({ tenant, keyId }: Principal) => directory.limitsOf(tenant, keyId).tenant,
     alone: () => directory.size <= 1,
     slot: (principal) => slots.take(principal),
+    presses: (principal) => slots.presses(principal),
     fields: (principal) => slots.fields(principal),
   };
 }

@@ -5,7 +5,7 @@
 // docs/adr/0002-payload.md says why a block and not lines of JSON.
 
 import { promisify } from "node:util";
-import { constants, zstdCompress } from "node:zlib";
+import { constants, zstdCompress, zstdCompressSync } from "node:zlib";
 import { ByteWriter, LowCardinalityColumn, MapColumn, StringColumn } from "./native.ts";
 import type { Pairs, RecordDraft } from "./record.ts";
 import type { ByteString } from "./text.ts";
@@ -215,14 +215,22 @@ function writeConstant(out: ByteWriter, value: string, rows: number): void {
   writeLowCardinality(out, column);
 }
 
+/**
+ * Compressing so much takes the thread less time than handing it to another one, and nothing waits for two threads to be given a core
+ * (docs/adr/0002).
+ */
+const COMPRESSED_HERE_BYTES_MAX = 64 * 1024;
+
 /** The frame of a block: zstd level 1, with content size and checksum. Ends the block's life. */
 export async function encodeBlock(block: Block): Promise<Buffer> {
-  const frame = await compress(block.bytes, {
+  const { length } = block.bytes;
+  const options = {
     // One chunk: the default of 16 KiB comes back to JavaScript for each.
-    chunkSize: block.bytes.length + 1024,
-    pledgedSrcSize: block.bytes.length,
+    chunkSize: length + 1024,
+    pledgedSrcSize: length,
     params: { [constants.ZSTD_c_compressionLevel]: 1, [constants.ZSTD_c_checksumFlag]: 1, [constants.ZSTD_c_contentSizeFlag]: 1 },
-  });
+  };
+  const frame = length <= COMPRESSED_HERE_BYTES_MAX ? zstdCompressSync(block.bytes, options) : await compress(block.bytes, options);
   block.release();
   return frame;
 }

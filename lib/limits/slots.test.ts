@@ -113,6 +113,27 @@ it("who tries often waits longer, who tries all the time has a query in most of 
   expect(runs(10, 10_000)).toBeLessThan(25);
 });
 
+it("who was refused more than once within a second presses, and so does its key", () => {
+  const clock = { ms: 0 };
+  const limits = lookupOf({ a: { queries_at_once: 1 }, "b/k1": { queries_at_once: 1 } });
+  const slots = new Slots("queries", limits, NO_DEFAULTS, () => clock.ms);
+  const [B1, B2] = [
+    { tenant: "b", keyId: "k1" },
+    { tenant: "b", keyId: "k2" },
+  ];
+  const pressing = () => [A1, A2, B1, B2].map((who) => slots.presses(who));
+  slots.take(A1);
+  slots.take(B1);
+  for (const who of [A1, B1]) expect(() => slots.take(who)).toThrow();
+  expect(pressing()).toEqual([false, false, false, false]);
+  for (const who of [A1, B1]) expect(() => slots.take(who)).toThrow();
+  expect(pressing()).toEqual([true, true, true, false]);
+  clock.ms += 499;
+  expect(pressing()).toEqual([true, true, true, false]);
+  clock.ms += 1;
+  expect(pressing()).toEqual([false, false, false, false]);
+});
+
 it("who goes on trying waits as long as its queries take, and never longer than it was told", () => {
   const clock = { ms: 0 };
   const limits = lookupOf({ a: { queries_at_once: 1, tails_at_once: 1 }, "b/k": { queries_at_once: 2 } });

@@ -9,6 +9,7 @@
 // those REST_MS. Who was refused and waits as told finds it free again, here or where it is heard of later, unless the owner was
 // refused anew meanwhile: an owner's other callers meet a slot that rests too.
 // Without it one who tries all the time has a query running all the time, at the cost of other tenants (docs/adr/0017).
+// `presses` tells of whom that is so, for who runs its queries.
 
 import { z } from "zod";
 import type { ErrorCode } from "../base/errors.ts";
@@ -95,6 +96,12 @@ export class Slots {
     return this.#taken.get(tenant) ?? 0;
   }
 
+  /** An owner's refusals of the last RETRY_MS, each faded by its age. */
+  #refusals(owner: string): number {
+    const refused = this.#refused.get(owner);
+    return refused === undefined ? 0 : refused.count * Math.max(0, 1 - (this.#monotonicMs() - refused.atMs) / RETRY_MS);
+  }
+
   /** Slots of an owner that rest. */
   #resting(owner: string): number {
     const all = this.#restingMs.get(owner);
@@ -127,9 +134,7 @@ export class Slots {
     const beganMs = this.#monotonicMs();
     for (const { owner, whose, max } of this.#sides(who)) {
       if (this.#held(owner) < max) continue;
-      const before = this.#refused.get(owner) ?? { atMs: beganMs, count: 0 };
-      const faded = before.count * Math.max(0, 1 - (beganMs - before.atMs) / RETRY_MS);
-      this.#refused.set(owner, { atMs: beganMs, count: faded + 1 });
+      this.#refused.set(owner, { atMs: beganMs, count: this.#refusals(owner) + 1 });
       const resting = this.#resting(owner);
       const why = resting === 0 ? "" : `; ${resting} of them ended and rest, since more were refused within ${RETRY_S} s`;
       const details = { limit, value: max, of: owner === who.tenant ? "tenant" : "key" };
@@ -144,6 +149,11 @@ export class Slots {
         held = false;
       },
     };
+  }
+
+  /** Whether more than one try of a caller's tenant or key was refused within the last second or so. */
+  presses(who: Who): boolean {
+    return ownersOf(who).some((owner) => this.#refusals(owner) > 1);
   }
 
   /** The fields of an answer that say what is left; none without limits. */

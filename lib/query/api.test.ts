@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { HttpServer } from "../base/http.ts";
 import { serveHttp } from "../base/http.ts";
 import { waitFor } from "../base/loop.ts";
+import { NO_TENANCY } from "./limits.ts";
 import type { TestEngine } from "./testing.ts";
 import { ask, SECRET, startTestEngine, TEST_SQL_BYTES_MAX, textOf } from "./testing.ts";
 
@@ -209,4 +210,27 @@ it("a body whose length is not announced is read, within the same bound", async 
     } as RequestInit);
   expect((await chunked("SELECT 1 AS one")).status).toBe(200);
   expect((await chunked("x".repeat(4 * TEST_SQL_BYTES_MAX))).status).toBe(413);
+});
+
+it("the query of one who presses has one thread", async () => {
+  const presses = (principal: { readonly tenant: string }) => principal.tenant === "b";
+  const app = engine.app({}, { tenancy: { ...NO_TENANCY, presses } });
+  const threads = async (key: string): Promise<string> => {
+    const leave = new AbortController();
+    const body = JSON.stringify({ sql: LONG });
+    const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
+    const asked = Promise.resolve(app.request("/v1/query", { method: "POST", headers, body, signal: leave.signal }));
+    const over = asked.then(
+      () => undefined,
+      () => undefined,
+    );
+    const statement = "SELECT Settings['max_threads'] FROM system.processes WHERE query_id LIKE 'query-%'";
+    const running = async (): Promise<string> => (await engine.writer.read({ statement })).toString().trim();
+    const found = await waitFor("the query to run", async () => (await running()) || undefined);
+    leave.abort();
+    await over;
+    await waitFor("its end", async () => ((await running()) === "" ? true : undefined));
+    return found;
+  };
+  expect([await threads("a"), await threads("b")]).toEqual(["2", "1"]);
 });

@@ -93,7 +93,7 @@ export function queryApi(ports: QueryPorts, limits: QueryLimits, sqlBytesMax: nu
       const sql = await ports.gate(request.sql, request.params, side);
       const database = ports.liveDatabase();
       const archive = side.size > 0;
-      const settings = engineSettings(narrowed(limits, own));
+      const settings = engineSettings(narrowed(limits, own, tenancy.presses(principal)));
       const run = { sql, format: format.engine, database, archive, tenant, params: request.params, settings, queryId, signal };
       const { body } = await ports.select(run);
       const socket = (c.env as { outgoing?: { socket: Socket | null } } | undefined)?.outgoing?.socket ?? undefined;

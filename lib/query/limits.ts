@@ -74,6 +74,8 @@ export interface QueryTenancy {
   limitsOf(principal: Principal): TenantQueryLimits;
   /** A place among the queries that its tenant and its key may run at once. @throws RelogError too_many_queries */
   slot(principal: Principal): Disposable;
+  /** Whether its tenant or its key goes on trying although it is refused: its query does not take the cores that others' need. */
+  presses(principal: Principal): boolean;
   /** Whether there is one tenant only: then it has all the room. */
   alone(): boolean;
   /** Fields of an answer that say what is left; none without limits. */
@@ -84,6 +86,7 @@ export interface QueryTenancy {
 export const NO_TENANCY: QueryTenancy = {
   limitsOf: () => ({}),
   slot: () => ({ [Symbol.dispose]: () => undefined }),
+  presses: () => false,
   alone: () => false,
   fields: () => [],
 };
@@ -109,10 +112,14 @@ export function engineSettings(limits: QueryLimits): Record<string, number | str
   };
 }
 
-/** The limits of a tenant's query. */
-export function narrowed(limits: QueryLimits, own: TenantQueryLimits): QueryLimits {
+/** With one thread a query takes longer and leaves the other cores alone; others' 99th percentiles say so (docs/adr/0017). */
+const PRESSED_THREADS = 1;
+
+/** The limits of a tenant's query. @param pressed whether its tenant goes on trying although it is refused */
+export function narrowed(limits: QueryLimits, own: TenantQueryLimits, pressed = false): QueryLimits {
   return {
     ...limits,
+    threadsMax: pressed ? PRESSED_THREADS : limits.threadsMax,
     timeMaxMs: Math.min(limits.timeMaxMs, (own.query_seconds ?? Number.POSITIVE_INFINITY) * 1_000),
     rowsReadMax: Math.min(limits.rowsReadMax, own.query_rows ?? Number.POSITIVE_INFINITY),
     memoryMaxBytes: Math.min(limits.memoryMaxBytes, own.query_memory_bytes ?? Number.POSITIVE_INFINITY),

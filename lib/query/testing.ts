@@ -15,7 +15,8 @@ import { createSqlParser } from "../store/parse.ts";
 import { createSelect } from "../store/select.ts";
 import { createSideTable, showSideTable, sideTableName } from "../store/side.ts";
 import { queryApi } from "./api.ts";
-import type { QueryLimits } from "./limits.ts";
+import type { QueryLimits, QueryTenancy } from "./limits.ts";
+import { NO_TENANCY } from "./limits.ts";
 import type { Gate, SideTables } from "./sql/gate.ts";
 import { createGate, NO_TABLES } from "./sql/gate.ts";
 
@@ -41,7 +42,10 @@ export interface TestEngine extends AsyncDisposable {
   readonly gate: Gate;
   readonly telemetry: Telemetry;
   /** The query API; keys are "a" and "b", each of the tenant of that name. */
-  app(limits?: Partial<QueryLimits>, on?: { readonly database?: string; readonly side?: SideTables }): Hono;
+  app(
+    limits?: Partial<QueryLimits>,
+    on?: { readonly database?: string; readonly side?: SideTables; readonly tenancy?: QueryTenancy },
+  ): Hono;
 }
 
 /** How the rows of tenant b differ: every text has the secret in it, and every number and time is another one. */
@@ -111,8 +115,8 @@ export async function startTestEngine(env: Environment): Promise<TestEngine> {
     reader,
     gate,
     telemetry,
-    app(limits = {}, { database = TEST_DATABASE, side = NO_TABLES } = {}) {
-      const ports = { authenticate, gate, select, liveDatabase: () => database, sideTables: () => side };
+    app(limits = {}, { database = TEST_DATABASE, side = NO_TABLES, tenancy = NO_TENANCY } = {}) {
+      const ports = { authenticate, gate, select, liveDatabase: () => database, sideTables: () => side, tenancy };
       return queryApi(ports, { ...TEST_LIMITS, ...limits }, TEST_SQL_BYTES_MAX, telemetry);
     },
     [Symbol.asyncDispose]: () => rest.disposeAsync(),

@@ -40,7 +40,7 @@ export const HELP = `npm run bench -- [options]
   --steady-rate N      records/s of C (20000)        --steady-seconds N  of C (30)
   --query-records N    of D (5000000)                --codec-records N of E (200000)
   --rebuild-records N  of F (3000000)                --rebuild-seconds N  of live load in F (66)
-  --tenant-rounds N    of G, with and without noise (5)  --tenant-seconds N  of a window of G (10)
+  --tenant-rounds N    of G, with and without noise (5)  --tenant-seconds N  of a window of G (20)
   --seed N             of the corpus (1)             --file FILE       NDJSON instead of the corpus
   --phrase TEXT --rare-words 'A B' --service NAME --pattern RE   what D looks for (for --file)
   --env [SERVICE:]NAME=VALUE   for gateway, projector, query or rebuild, or all; repeatable; RELOG_PLAN_* is passed on anyway
@@ -59,7 +59,7 @@ const NUMBERS = {
   "rebuild-records": 3_000_000,
   "rebuild-seconds": 66,
   "tenant-rounds": 5,
-  "tenant-seconds": 10,
+  "tenant-seconds": 20,
   seed: 1,
 };
 const QUICK = {
