@@ -42,6 +42,8 @@ test("a reader sees the rows of the tenant in log_comment and no others", async 
   }
   expect((await reader("SELECT * FROM system.users"))[0]).not.toBe(200);
   expect(await reader("SELECT 1", "max_threads=2&max_result_rows=10&max_execution_time=5")).toEqual([200, "1"]);
+  // One of the server's settings in ops/clickhouse/config.d/relog.xml, which a query of its own cannot be seen to obey.
+  expect(await owner("SELECT value FROM system.server_settings WHERE name = 'max_parts_cleaning_thread_pool_size'")).toEqual([200, "2"]);
   // The engine's own session has the user `default`, which has no password, to itself.
   for (const settings of ["", "session_id=x", "replace_running_query=1&query_id=x", "max_sessions_for_user=0"]) {
     expect((await ask("default", "", "SELECT 1", settings))[1], settings).toContain("USER_SESSION_LIMIT_EXCEEDED");

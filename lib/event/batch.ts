@@ -216,8 +216,7 @@ function writeConstant(out: ByteWriter, value: string, rows: number): void {
 }
 
 /**
- * Compressing so much takes the thread less time than handing it to another one, and nothing waits for two threads to be given a core
- * (docs/adr/0002).
+ * So much is compressed sooner than it is handed to another thread, and nothing waits for two threads to be given a core (docs/adr/0002).
  */
 const COMPRESSED_HERE_BYTES_MAX = 64 * 1024;
 
