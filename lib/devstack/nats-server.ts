@@ -55,10 +55,13 @@ ${options.ports.length > 1 ? cluster : ""}`;
 /**
  * Streams lie below their account's name. Those of a folder that was made while services and producers shared the server's own account
  * go with the services.
+ * @throws Error when there are streams of both: which of them count cannot be known
  */
 async function moveStreams(storeDir: string): Promise<void> {
   const [before, now] = ["$G", "RELOG"].map((account) => join(storeDir, "jetstream", account)) as [string, string];
-  if (existsSync(before) && !existsSync(now)) await rename(before, now);
+  if (!existsSync(before)) return;
+  if (existsSync(now)) throw new Error(`${before} and ${now} both hold streams; move one of them out of the folder and start again`);
+  await rename(before, now);
 }
 
 /** Children for all nodes, not started. */

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, renameSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, renameSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -71,6 +71,9 @@ test("the streams of a folder whose services were in the server's own account go
     expect(Buffer.from(data).toString()).toBe("a line");
   });
   expect(readdirSync(accounts).sort()).toEqual(["RELOG"]);
+  // An earlier version was started on it in between.
+  mkdirSync(join(accounts, "$G"));
+  await expect(startStack({ env: process.env, clickhouse: false, dir })).rejects.toThrow(/RELOG both hold streams; move one/);
 });
 
 test("three nodes form a cluster, a killed one comes back on its port, and streams have a replica in each zone", async () => {
