@@ -136,7 +136,9 @@ test("who asks from where is what the socket says, not a header", async () => {
 });
 
 test("after all of this every line that the services logged is one JSON record without raw control characters", async () => {
-  on.producing.publish(`ingest.${ACME}`, "{}", { reply: `_INBOX_${OTHER}.${ESC}[2J\u009b2J\u202e\u2028\ufeff` });
+  // What a producer names as its reply stays in its account; what comes from the services' own reaches the gateway as it is.
+  const hostile = { reply: `_INBOX_${OTHER}.${ESC}[2J\u009b2J\u202e\u2028\ufeff` };
+  for (const nc of [on.producing, on.nc]) nc.publish(`ingest.${ACME}`, "{}", hostile);
   on.producing.publish(`ingest.${ACME}`, `{"${ESC}[2J\u009b`);
   await waitFor("the gateway to log both", () => {
     const said = on.gateway.logs.join("\n");
@@ -144,5 +146,5 @@ test("after all of this every line that the services logged is one JSON record w
   });
   on.expectHarmlessLogs();
   const { reply } = JSON.parse(on.gateway.logs.find((line) => line.includes("no inbox of its tenant"))!) as { reply: string };
-  expect(reply).toBe(`_INBOX_${OTHER}.${ESC}[2J\u009b2J\u202e\u2028\ufeff`);
+  expect(reply).toBe(hostile.reply);
 });
