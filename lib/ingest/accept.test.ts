@@ -197,11 +197,8 @@ it("calls that run interleaved, good and failing, HTTP and NATS, never see each 
       const headers = { ...encoding, "idempotency-key": mark };
       if (i % 4 === 0) {
         const header = (name: string) => (headers as Record<string, string>)[name];
-        if (
-          (await native({ subject: "ingest.acme", payload: encoded, header, reply: "_INBOX_acme.1", sender: undefined })).error ===
-          undefined
-        )
-          break;
+        const request = { subject: "ingest.acme", payload: encoded, header, reply: "_INBOX_acme.1", sender: undefined };
+        if ((await native(request)).error === undefined) break;
       } else if ((await post(encoded, headers)).status === 200) break;
     }
     wanted.set(mark, count);

@@ -8,6 +8,7 @@
 import { seldom } from "../../base/seldom.ts";
 import type { Telemetry } from "../../base/telemetry.ts";
 import type { NativeRequest } from "./serve.ts";
+import { tenantIn } from "./serve.ts";
 
 /** Whether a reply is heard by this tenant alone. */
 export type OwnReply = (reply: string, tenant: string) => boolean;
@@ -25,7 +26,7 @@ export function ownRepliesOnly<T>(
   const say = seldom(SAID_EVERY_MS, () => performance.now());
   return async (request) => {
     const { subject, reply, sender } = request;
-    if (reply === undefined || sender !== undefined || isOwnReply(reply, subject.slice("ingest.".length))) return await handle(request);
+    if (reply === undefined || sender !== undefined || isOwnReply(reply, tenantIn(subject))) return await handle(request);
     refused.inc();
     const said = say();
     if (said !== undefined)

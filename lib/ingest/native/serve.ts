@@ -70,7 +70,8 @@ export function nativeIngest(
   };
 }
 
-const tenantIn = (subject: string): string => subject.slice("ingest.".length);
+/** The tenant that a subject `ingest.<tenant>` names. */
+export const tenantIn = (subject: string): string => subject.slice("ingest.".length);
 
 /** From a message to its receipt. */
 function storing(
